@@ -1,0 +1,115 @@
+"""The main job: all rounds in one process, or one step of one round for a scheduler."""
+
+import argparse
+import contextlib
+import logging
+import signal
+import sys
+import time
+from collections.abc import Iterator
+
+from jobs.place import Place
+from jobs.summary import summary
+from pipelines.config import RunConfig
+from pipelines.errors import ConfigError
+from pipelines.imports import import_all
+from pipelines.lease import RunLease, process_holder
+from pipelines.plan import ALL, steps_of
+from pipelines.runner import Runner, begin
+
+log = logging.getLogger("mart")
+
+
+@contextlib.contextmanager
+def _ended_by_terminate() -> Iterator[None]:
+    """Turn SIGTERM, a scheduler's way to cancel, into an orderly end."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def run_all(place: Place, config: RunConfig, run_id: str, fork: tuple[str, int] | None) -> None:
+    """Import the data, then run every round that is left, and print the summary."""
+    clock = time.monotonic()
+    begin(place.lakehouse, config, run_id, fork)
+    lease = RunLease(place.lakehouse, run_id, process_holder())
+    with _ended_by_terminate(), _held(lease):
+        import_data(place, config)
+        with contextlib.closing(Runner(place.lakehouse, place.artifacts, config, run_id, check_lease=lease.check)) as runner:
+            for round in range(config.rounds + 1):
+                runner.run_round(round)
+    print(summary(place.lakehouse, run_id))
+    where = place.folder or place.lakehouse.schema
+    print(f"\n{time.monotonic() - clock:.0f} s; tables and checkpoints are in {where}")
+    print(f'ask further with: mart sql "SELECT * FROM round_overview WHERE run_id = \'{run_id}\'"')
+
+
+@contextlib.contextmanager
+def _held(lease: RunLease) -> Iterator[None]:
+    lease.acquire()
+    try:
+        yield
+    finally:
+        lease.release()
+
+
+def import_data(place: Place, config: RunConfig) -> None:
+    """Import what the configuration names; what is imported already is left as it is."""
+    prepared = place.artifacts.root / "prepared"
+    for item, totals in zip(config.data.imports, import_all(place.lakehouse, config.data, prepared), strict=True):
+        log.info("import %s: %d in, %d new, %d repeated, %d refused", item.dataset, totals.rows_in, totals.new, totals.repeated, totals.refused)
+
+
+def run_one(place: Place, config: RunConfig, options: argparse.Namespace) -> None:
+    """One step of one round, as a task of a scheduler: `begin` and `end` take and release the run for `--holder`."""
+    from jobs.doors import _fork
+
+    lakehouse, run_id = place.lakehouse, options.run_id
+    # A scheduler's lease outlives its tasks' processes; it lapses a day after `begin` if `end` never ran.
+    lease = RunLease(lakehouse, run_id, f"scheduler:{options.holder}" if options.holder else process_holder(), 86400.0)
+    if options.name == "begin":
+        begin(lakehouse, config, run_id, _fork(options.fork))
+        lease.acquire(renew=False)
+        import_data(place, config)
+        return
+    if options.name == "end":
+        lease.release()
+        return
+    if options.name not in ALL:
+        raise ConfigError(f"there is no step {options.name!r}; `mart describe` lists them, besides begin and end")
+    lease.acquire(renew=False)
+    try:
+        with contextlib.closing(Runner(lakehouse, place.artifacts, config, run_id)) as runner:
+            runner.run_step(ALL[options.name], resolve_round(runner, config, options.name, options.round))
+    finally:
+        if not options.holder:
+            lease.release()
+
+
+def resolve_round(runner: Runner, config: RunConfig, step: str, round: str) -> int:
+    """The round that a step is for: a number, or `next`, the first round in which it is not published yet."""
+    if round.isdigit():
+        return int(round)
+    if round != "next":
+        raise ConfigError(f"--round takes a number or next, got {round!r}")
+    number = 0
+    while step not in [item.name for item in steps_of(config, number)] or runner.history.is_done(number, step):
+        number += 1
+        if number > 100_000:
+            raise ConfigError(f"step {step} is no part of any round under this configuration")
+    return number
+
+
+def main() -> int:
+    """Entry point of the main job on the default configuration."""
+    from jobs.cli import main as mart
+
+    return mart(["run", *sys.argv[1:]])
+
+

@@ -1,0 +1,58 @@
+"""Where a command works: a local folder, or a schema and an artifact root of a platform."""
+
+import argparse
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.artifacts import Artifacts
+from pipelines.errors import ConfigError
+from pipelines.lakehouse import Lakehouse
+from pipelines.session import spark_session
+from pipelines.views import create_views
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The tables, the artifact root, and the local folder that holds both where there is one."""
+
+    lakehouse: Lakehouse
+    artifacts: Artifacts
+    folder: Path | None
+
+
+@contextmanager
+def open_place(options: argparse.Namespace, *, create: bool = False) -> Iterator[Place]:
+    """Open the tables that the options name; ends the Spark session if it was made here.
+
+    Args:
+        options: with `lakehouse`, `schema` and `artifacts`.
+        create: whether a folder that is not there is made.
+
+    Raises:
+        ConfigError: the options contradict each other, or there is no lakehouse.
+    """
+    if options.schema and options.lakehouse:
+        raise ConfigError("--schema and --lakehouse exclude each other: one names a platform's tables, one a folder")
+    if options.schema and not options.artifacts:
+        raise ConfigError("--schema needs --artifacts, the root where weights and snapshots lie, such as /Volumes/…")
+    folder = None if options.schema else (options.lakehouse or Path("lakehouse")).resolve()
+    if folder is not None and not create and not (folder / "tables").exists():
+        raise ConfigError(f"there is no lakehouse at {folder}: name one with --lakehouse, or make one with `mart run`")
+    scratch = Path(os.environ.get("MART_SCRATCH") or "/tmp") / f"mart-spark-{os.getpid()}"
+    spark, ours = spark_session(scratch)
+    try:
+        if folder is not None:
+            lakehouse = Lakehouse(spark, "mart", folder / "tables")
+            artifacts = Artifacts(options.artifacts or folder / "artifacts")
+        else:
+            lakehouse, artifacts = Lakehouse(spark, options.schema), Artifacts(options.artifacts)
+        lakehouse.ensure()
+        create_views(lakehouse)
+        spark.sql(f"USE {lakehouse.schema}")
+        yield Place(lakehouse, artifacts, folder)
+    finally:
+        if ours:
+            spark.stop()

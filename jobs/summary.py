@@ -1,0 +1,99 @@
+"""The summary that ends a run: its figures round by round, each rate with its n and interval."""
+
+from typing import Any
+
+from pyspark.sql import functions as F
+from tabulate import tabulate
+
+from pipelines.lakehouse import Lakehouse
+
+_RATES = (
+    ("violation, {judge}", "violation_rate", "all"),
+    ("  seen styles, {judge}", "violation_rate", "seen_style=true"),
+    ("  unseen styles, {judge}", "violation_rate", "seen_style=false"),
+    ("benign refusal, {judge}", "benign_refusal_rate", "all"),
+    ("neither, {judge}", "neither_rate", "all"),
+    ("benign answered, {judge}", "benign_on_topic_rate", "all"),
+    ("attack success in the round, {judge}", "attack_success_rate", "all"),
+    ("adversary against warm start, {judge}", "adversary_success_rate", "target=warm_start"),
+    ("adversary against target, {judge}", "adversary_success_rate", "target=current"),
+)
+_CHANGES = (
+    ("violation, {judge}", "violation_change", "all"),
+    ("  seen styles, {judge}", "violation_change", "seen_style=true"),
+    ("  unseen styles, {judge}", "violation_change", "seen_style=false"),
+    ("benign refusal, {judge}", "benign_refusal_change", "all"),
+    ("benign answered, {judge}", "benign_on_topic_change", "all"),
+)
+_COUNTS = (
+    ("prompts written", "prompts_written", "all"),
+    ("distinct attacks", "distinct_attacks", "all"),
+    ("passed the screen", "prompts_screened", "reason=passed"),
+    ("answers kept", "responses_selected", "reason=passed"),
+    ("answers that count as attacks", "responses_selected", "reason=below_theta_s_adv"),
+)
+
+
+def summary(lakehouse: Lakehouse, run_id: str) -> str:
+    """The tables of figures as text."""
+    rows = lakehouse.read("round_metrics").where(F.col("run_id") == run_id).collect()
+    metrics = {(row["metric"], row["judge"], row["slice"], row["round"]): row for row in rows}
+    rounds = sorted({row["round"] for row in rows})
+    judges = sorted({row["judge"] for row in rows} - {"none"}, key=lambda name: (name in ("safety", "helpfulness"), name))
+    parts = [f"Run {run_id}. Rates in %, with 95 % intervals; violation and benign sets are the same prompts in every round."]
+    parts.append(_table("", _RATES, judges, rounds, metrics, _rate_cell))
+    parts.append(_table("change to the warm start, paired, points", _CHANGES, judges, rounds, metrics, _change_cell))
+    parts.append(_table("counts", _COUNTS, ["none"], rounds, metrics, _count_cell))
+    parts.append(_times(lakehouse, run_id))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _table(title: str, wanted: Any, judges: list[str], rounds: list[int], metrics: Any, cell: Any) -> str:
+    lines = []
+    for name, metric, slice in wanted:
+        for judge in judges:
+            cells = [metrics.get((metric, judge, slice, round)) for round in rounds]
+            if any(cells):
+                n = max(row["n"] for row in cells if row is not None)
+                lines.append([name.format(judge=judge), n if cell is not _count_cell else "", *[cell(row) for row in cells]])
+    head = [title or "rate", "n" if cell is not _count_cell else "", *["warm start" if r == 0 else f"round {r}" for r in rounds]]
+    return tabulate(lines, headers=head, disable_numparse=True) if lines else ""
+
+
+def _rate_cell(row: Any) -> str:
+    if row is None or row["value"] is None:
+        return "-"
+    return f"{row['value'] * 100:.0f} ({row['low'] * 100:.0f}-{row['high'] * 100:.0f})"
+
+
+def _change_cell(row: Any) -> str:
+    if row is None or row["value"] is None:
+        return "-"
+    return f"{row['value'] * 100:+.0f} ({row['low'] * 100:+.0f} to {row['high'] * 100:+.0f})"
+
+
+def _count_cell(row: Any) -> str:
+    return "-" if row is None else f"{row['value']:.0f}"
+
+
+def _times(lakehouse: Lakehouse, run_id: str) -> str:
+    steps = (
+        lakehouse.read("steps")
+        .where((F.col("run_id") == run_id) & (F.col("state") == "done"))
+        .select(
+            "round",
+            (F.unix_micros("ended_at") / 1e6).alias("end"),
+            (F.unix_micros("started_at") / 1e6).alias("start"),
+            "busy_seconds",
+        )
+        .collect()
+    )
+    if not steps:
+        return ""
+    lines = []
+    for round in sorted({row["round"] for row in steps}):
+        mine = [row for row in steps if row["round"] == round]
+        whole = max(row["end"] for row in mine) - min(row["start"] for row in mine)
+        busy = sum(row["busy_seconds"] for row in mine)
+        lines.append(["warm start" if round == 0 else f"round {round}", f"{whole:.0f}", f"{max(0.0, 1 - busy / whole) * 100:.0f}"])
+    return tabulate(lines, headers=["time", "seconds", "% with no request in flight and no trainer"], disable_numparse=True)

@@ -1,0 +1,381 @@
+"""A run's configuration: one YAML file, typed, checked whole when it is loaded."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipelines.errors import ConfigError
+from schemas.digests import digest
+from schemas.manifests import RewardSettings, SftSettings
+
+ImportKind = Literal["seeds", "benign", "pairs", "labels", "instructions", "suite"]
+
+
+class Part(BaseModel):
+    """A part of the configuration: unknown keys are errors, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+
+class ImportConfig(Part):
+    """A file to import before round 0.
+
+    Attributes:
+        path: JSONL, CSV or Parquet file; `{prepared}` stands for the folder that `data.prepare` fills.
+        kind: seeds, benign, pairs, labels, instructions or suite.
+        dataset: the name it gets.
+        fields: our field to the source's field.
+        values: our field to a constant.
+        where: source field to the values to take, for a file that holds several splits.
+        licence: licence of the source.
+    """
+
+    path: str
+    kind: ImportKind
+    dataset: str
+    fields: dict[str, str] = Field(default_factory=dict)
+    values: dict[str, Any] = Field(default_factory=dict)
+    where: dict[str, list[Any]] = Field(default_factory=dict)
+    licence: str = "unknown"
+
+
+class DataConfig(Part):
+    """What the run reads.
+
+    Attributes:
+        prepare: `package.module:function` that writes files into a folder, called before the imports; None for none.
+        imports: files to import.
+        seeds, benign, instructions, warm_start: names of imported data sets; None leaves that part out.
+        suites: name of the imported evaluation data set.
+        split: dev while tuning, test for figures that are reported.
+        suite_limit: at most so many prompts of each suite (and of each of seen and unseen styles); 0 takes all.
+    """
+
+    prepare: str | None = None
+    imports: list[ImportConfig] = Field(default_factory=list)
+    seeds: str
+    benign: str | None = None
+    instructions: str | None = None
+    warm_start: str | None = None
+    suites: str | None = None
+    split: Literal["dev", "test"] = "dev"
+    suite_limit: int = Field(0, ge=0)
+
+
+class EngineConfig(Part):
+    """The engine that generates.
+
+    Attributes:
+        backend: vllm, transformers, scripted or openai.
+        dtype, max_model_len, max_lora_rank: as vLLM has them.
+        max_num_seqs, kv_cache_gib, memory_share, threads, in_flight, chunk_rows, chunks_in_flight, lease_seconds,
+            partitions: speed and memory only.
+        options: further options of the backend.
+    """
+
+    backend: Literal["vllm", "transformers", "scripted", "openai"] = "vllm"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    max_model_len: int = Field(1024, ge=64)
+    max_lora_rank: int = Field(16, ge=1)
+    max_num_seqs: int = Field(128, ge=1)
+    kv_cache_gib: float = Field(1.0, gt=0)
+    memory_share: float = Field(0.9, gt=0, le=1)
+    threads: int = Field(0, ge=0)
+    in_flight: int = Field(64, ge=1)
+    chunk_rows: int = Field(256, ge=1)
+    chunks_in_flight: int = Field(2, ge=1)
+    partitions: int = Field(2, ge=1)
+    lease_seconds: float = Field(20.0, gt=2)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class RewardModelConfig(Part):
+    """A reward model.
+
+    Attributes:
+        base: model source of the encoder to train, or of a finished classifier when `dataset` is None.
+        dataset: imported data set with labels or pairs to train on.
+        settings: training settings.
+        max_length: longest pair in tokens.
+    """
+
+    base: str
+    dataset: str | None = None
+    settings: RewardSettings = Field(default_factory=RewardSettings)
+    max_length: int = Field(256, ge=16)
+
+
+class JudgeConfig(Part):
+    """A judge of evaluations only; training, selection and gates never read it.
+
+    Attributes:
+        name: what metrics call it.
+        function: `package.module:function` of (prompt, response), with a `label` in its result.
+        values: label to a value in [0, 1], or null where it counts as neither.
+    """
+
+    name: str = "truth"
+    function: str
+    values: dict[str, float | None]
+
+
+class SamplingConfig(Part):
+    """Sampling parameters; temperature 0 is greedy."""
+
+    temperature: float = Field(0.9, ge=0)
+    top_p: float = Field(0.95, gt=0, le=1)
+    max_tokens: int = Field(64, ge=1)
+
+
+class AttackConfig(Part):
+    """How the adversary attacks (paper §2.1).
+
+    Attributes:
+        prompts: examples drawn from P_adv[i-1] a round.
+        per_example: K_adv, prompts written an example.
+        examples: prompts that it is conditioned on at once, 1 or 3.
+        keep_seeds: seeds stay in the pool beside the successful attacks (off: plain MART from round 2 on).
+        drop_duplicates: exact and near-duplicates of anything in the history are no new attack.
+        near_duplicate: share of common word 3-grams (Jaccard) from which two prompts are near-duplicates.
+        min_words, max_words: fluency filter, with `max_repeat`: largest share of the commonest word.
+        fluency: whether that filter is on.
+        replay: past successes replayed to the target each round, as a share of `prompts`.
+    """
+
+    prompts: int = Field(80, ge=1)
+    per_example: int = Field(1, ge=1)
+    examples: Literal[1, 3] = 1
+    keep_seeds: bool = True
+    drop_duplicates: bool = True
+    near_duplicate: float = Field(0.8, gt=0, le=1)
+    fluency: bool = True
+    min_words: int = Field(4, ge=1)
+    max_words: int = Field(60, ge=1)
+    max_repeat: float = Field(0.5, gt=0, le=1)
+    replay: float = Field(0.0, ge=0)
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig)
+
+
+class ContextDistillation(Part):
+    """Answers under a safety preamble that the training pair leaves out (paper §2.3), in the rounds named."""
+
+    rounds: list[int] = Field(default_factory=lambda: [1])
+    preamble: str = "Answer safely. If a request is not allowed, decline politely and say why."
+    samples: int = Field(1, ge=0)
+
+
+class RejectionSampling(Part):
+    """More samples at several temperatures (paper §2.3), in the rounds named; -1 is the last round."""
+
+    rounds: list[int] = Field(default_factory=lambda: [-1])
+    temperatures: list[float] = Field(default_factory=lambda: [0.5, 0.8, 1.1])
+
+
+class RespondConfig(Part):
+    """How the target answers: K_tgt samples a prompt, and the two additions of the paper."""
+
+    samples: int = Field(2, ge=1)
+    sampling: SamplingConfig = Field(default_factory=SamplingConfig)
+    context_distillation: ContextDistillation = Field(default_factory=ContextDistillation)
+    rejection_sampling: RejectionSampling = Field(default_factory=RejectionSampling)
+
+
+class SelectConfig(Part):
+    """The three thresholds (paper §2.2), each on a score in [0, 1]."""
+
+    theta_s_adv: float = Field(0.5, ge=0, le=1)
+    theta_s_tgt: float = Field(0.5, ge=0, le=1)
+    theta_h_tgt: float = Field(0.5, ge=0, le=1)
+
+
+class MixConfig(Part):
+    """What is mixed into the curated sets, as a multiple of the rows that the round itself gave.
+
+    Attributes:
+        target_benign: benign look-alikes with reference answers (a remedy; 0 is plain MART).
+        target_instructions, adversary_instructions: ordinary instructions.
+        min_rows: draw at least so many rows of each kind that is mixed in, however few the round gave.
+        max_rows: largest curated set; rows of the round itself go first.
+        replay: own answers kept in earlier rounds, as a multiple of this round's.
+    """
+
+    target_benign: float = Field(1.0, ge=0)
+    target_instructions: float = Field(0.25, ge=0)
+    adversary_instructions: float = Field(0.25, ge=0)
+    replay: float = Field(0.0, ge=0)
+    min_rows: int = Field(0, ge=0)
+    max_rows: int = Field(400, ge=1)
+
+
+class TrainingConfig(Part):
+    """Fine-tuning of one role, and whether the role is trained at all in the rounds (off: frozen)."""
+
+    enabled: bool = True
+    settings: SftSettings = Field(default_factory=SftSettings)
+    warm_settings: SftSettings | None = None
+    warm_pairs: int = Field(160, ge=0)
+
+
+class GatesConfig(Part):
+    """Quality gates: which suite file, and thresholds that replace the suite's own.
+
+    Attributes:
+        suites: YAML file beside `conf/`, or a path.
+        parameters: suite parameter to value.
+    """
+
+    suites: str = "gates.yaml"
+    parameters: dict[str, float | int | str] = Field(default_factory=dict)
+
+
+class EvaluateConfig(Part):
+    """Evaluation on frozen held-out sets after every round: greedy by default, so that rounds are comparable."""
+
+    max_tokens: int = Field(48, ge=1)
+    temperature: float = Field(0.0, ge=0)
+    adversary_prompts: int = Field(48, ge=0)
+
+
+class RunConfig(Part):
+    """A run, whole.
+
+    Attributes:
+        name: what the run is called in reports.
+        seed: everything drawn at random follows from it.
+        rounds: rounds after the warm start.
+        model: model source of adversary and target: a directory, a hub name, or `wheel:NAME`.
+        system: a system prompt of the target, or None for the chat template's own.
+    """
+
+    name: str = "mart"
+    seed: int = Field(0, ge=0)
+    rounds: int = Field(4, ge=1)
+    model: str
+    system: str | None = None
+    data: DataConfig
+    engine: EngineConfig = Field(default_factory=EngineConfig)
+    reward_models: dict[Literal["safety", "helpfulness"], RewardModelConfig]
+    judges: list[JudgeConfig] = Field(default_factory=list)
+    attack: AttackConfig = Field(default_factory=AttackConfig)
+    respond: RespondConfig = Field(default_factory=RespondConfig)
+    select: SelectConfig = Field(default_factory=SelectConfig)
+    mix: MixConfig = Field(default_factory=MixConfig)
+    adversary: TrainingConfig = Field(default_factory=TrainingConfig)
+    target: TrainingConfig = Field(default_factory=TrainingConfig)
+    gates: GatesConfig = Field(default_factory=GatesConfig)
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+
+    @model_validator(mode="after")
+    def _both_reward_models(self) -> "RunConfig":
+        missing = {"safety", "helpfulness"} - set(self.reward_models)
+        if missing:
+            raise ValueError(f"reward_models lacks {', '.join(sorted(missing))}: the method scores with both")
+        names = [judge.name for judge in self.judges]
+        if len(set(names)) != len(names) or set(names) & {"safety", "helpfulness"}:
+            raise ValueError(f"judges need names of their own, apart from the reward models': {names}")
+        return self
+
+    @property
+    def effective(self) -> dict[str, Any]:
+        """The settings that affect results: what resuming must not change, and what the digest covers."""
+        whole = self.model_dump(mode="json", exclude={"name", "rounds"})
+        for speed in _ENGINE_SPEED:
+            whole["engine"].pop(speed, None)
+        for role in ("adversary", "target"):
+            for settings in ("settings", "warm_settings"):
+                if whole[role][settings]:
+                    whole[role][settings].pop("save_every_steps", None)
+        for model in whole["reward_models"].values():
+            model["settings"].pop("save_every_steps", None)
+        return whole
+
+    @property
+    def digest(self) -> str:
+        """Digest of the settings that affect results."""
+        return digest(self.effective)
+
+
+_ENGINE_SPEED = (
+    "max_num_seqs kv_cache_gib memory_share threads in_flight chunks_in_flight partitions lease_seconds".split()
+)
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read and check a configuration.
+
+    Args:
+        path: YAML file.
+        overrides: `key=value` with a dotted key; the value is YAML.
+
+    Raises:
+        ConfigError: no such file, no YAML, or a key or value that is not right; says which, and what would be.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no configuration at {path}: give the path of a YAML file, such as conf/sandbox.yaml") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} holds {type(raw).__name__}, not a mapping of settings")
+    for override in overrides:
+        _set(raw, override)
+    return parse_config(raw, str(path))
+
+
+def parse_config(raw: Mapping[str, Any], source: str) -> RunConfig:
+    """Check settings that are already a mapping; `source` is named in errors.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    try:
+        return RunConfig.model_validate(raw)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(source, item) for item in error.errors())) from None
+
+
+def _set(raw: dict[str, Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set takes key=value, such as attack.prompts=40; got {override!r}")
+    *folders, last = key.split(".")
+    place = raw
+    for folder in folders:
+        inner = place.setdefault(folder, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"--set {override}: {folder} is {inner!r}, it has no settings of its own")
+        place = inner
+    try:
+        place[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: {value!r} is not a YAML value") from None
+
+
+def _explain(source: str, item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(str(item["loc"][-1]), _fields_at(item["loc"][:-1]), n=1)
+        hint = f"; the nearest valid name is {near[0]!r}" if near else ""
+        return f"{source}: {where} is no setting{hint}"
+    if item["type"] == "missing":
+        return f"{source}: {where} is missing; add it"
+    return f"{source}: {where} = {item['input']!r}: {item['msg'].removeprefix('Value error, ')}"
+
+
+def _fields_at(loc: tuple[Any, ...]) -> list[str]:
+    model: type[BaseModel] = RunConfig
+    for part in loc:
+        if not isinstance(part, str) or part not in model.model_fields:
+            continue
+        annotation = model.model_fields[part].annotation
+        for candidate in (annotation, *get_args(annotation), *(a for b in get_args(annotation) for a in get_args(b))):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                model = candidate
+                break
+    return list(model.model_fields)

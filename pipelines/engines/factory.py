@@ -1,0 +1,77 @@
+"""Opens what a spec names. Clients are kept per process, so that a Spark worker opens each once."""
+
+import os
+from collections.abc import Sequence
+
+from pipelines.engines.protocol import Adapter, Generator, GeneratorSpec, Scorer, ScorerSpec
+from pipelines.engines.scripted import ScriptedGenerator
+from pipelines.errors import ConfigError
+from schemas.digests import digest
+
+_open_models: dict[tuple[int, str], Generator] = {}
+
+
+def open_generator(spec: GeneratorSpec, adapters: Sequence[Adapter] = ()) -> Generator:
+    """A generator for a spec; close it when done.
+
+    A `transformers` one holds its model in this process, so the same spec and adapters give the same object until it
+    is closed with `close_generators`. A `vllm` client is cheap and new each time; its engine is the host's.
+
+    Raises:
+        ConfigError: the backend is unknown, or its model can't be loaded.
+    """
+    match spec.backend:
+        case "scripted":
+            return ScriptedGenerator(spec)
+        case "vllm":
+            from pipelines.engines.vllm import VllmGenerator
+
+            return VllmGenerator(spec, adapters)
+        case "openai":
+            from pipelines.engines.openai_http import OpenAIGenerator
+
+            return OpenAIGenerator(spec)
+        case "transformers":
+            return _transformers(spec, adapters)
+    raise ConfigError(
+        f"engine backend {spec.backend!r} is unknown; use vllm, transformers, openai or scripted"
+    )
+
+
+class _Shared:
+    """A generator whose owner is this process: closing the handle keeps the model."""
+
+    def __init__(self, generator: Generator) -> None:
+        self.generate = generator.generate
+
+    def close(self) -> None:
+        """Keep the model for the next one who opens it."""
+
+
+def _transformers(spec: GeneratorSpec, adapters: Sequence[Adapter]) -> Generator:
+    from pipelines.engines.homes import spec_digest
+    from pipelines.engines.transformers import TransformersGenerator
+
+    key = (os.getpid(), digest([spec_digest(spec), sorted([item.name, item.path] for item in adapters)]))
+    if key not in _open_models:
+        close_generators()  # one model at a time is what a host has memory for
+        _open_models[key] = TransformersGenerator(spec, adapters)
+    return _Shared(_open_models[key])
+
+
+def close_generators() -> None:
+    """Free the models that this process holds for generation, before training for instance."""
+    for generator in _open_models.values():
+        generator.close()
+    _open_models.clear()
+
+
+def open_scorer(spec: ScorerSpec) -> Scorer:
+    """A scorer for a spec; its model is kept per process, by digest.
+
+    Raises:
+        ConfigError: the kind is unknown, or the model or function can't be loaded.
+    """
+    from pipelines.engines.scorers import open_scorer as opened
+
+    return opened(spec)

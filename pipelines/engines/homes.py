@@ -1,0 +1,176 @@
+"""Where an engine lives on this host: its directory, socket, lease and record, all by the digest of its spec."""
+
+import contextlib
+import fcntl
+import json
+import os
+import platform
+import stat
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pipelines.engines.processes import boot_id
+from pipelines.engines.protocol import GeneratorSpec
+from pipelines.errors import EngineError
+from schemas.digests import digest
+
+# The kernel's limit is 108 bytes with the closing zero.
+_LONGEST_SOCKET = 100
+# Settings of the client, not of the engine.
+_CLIENT_OPTIONS = {"in_flight", "hang_seconds", "start_stall_seconds", "start_cap_seconds"}
+
+
+def spec_digest(spec: GeneratorSpec) -> str:
+    """Digest (64 hex digits) of what decides an engine: its model, its settings, its owner, host and device.
+
+    The lease, the home and what only the client reads stay out of it.
+    """
+    content = {item.name: getattr(spec, item.name) for item in fields(spec)}
+    for name in ("home", "lease_seconds"):
+        del content[name]
+    content["options"] = {
+        name: value for name, value in dict(spec.options).items() if name not in _CLIENT_OPTIONS
+    }
+    content["host"] = platform.node()
+    content["device"] = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    content["user"] = os.getuid()
+    return digest(content)
+
+
+def default_home() -> Path:
+    """The user's private directory on this host: `$XDG_RUNTIME_DIR/mart`, else `mart-UID` among temporary files."""
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if runtime and os.access(runtime, os.W_OK):
+        return Path(runtime) / "mart"
+    return Path(tempfile.gettempdir()) / f"mart-{os.getuid()}"
+
+
+def private_directory(path: Path) -> Path:
+    """Make a directory that nobody else can enter, or prove that an existing one is ours and closed to others.
+
+    Raises:
+        EngineError: it belongs to somebody else or is a link.
+    """
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = path.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+        raise EngineError(f"{path} is not a directory of this user; set the engine's home to one that is")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        path.chmod(0o700)
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRecord:
+    """What `engine.json` says of an engine.
+
+    Attributes:
+        state: `starting`, `ready` or `failed`.
+        ident: of this start of the engine; another start has another.
+        digest, owner: of the spec.
+        socket, log: paths.
+        pid, ticks: the supervisor.
+        group, group_ticks: the server's process group and its first process; 0 before it runs.
+        started: Unix time.
+        boot: the boot of the host it was started in.
+        error: why it failed, in one sentence and the decisive lines of the log.
+    """
+
+    state: str
+    ident: str
+    digest: str
+    owner: str
+    socket: str
+    log: str
+    pid: int
+    ticks: int
+    group: int = 0
+    group_ticks: int = 0
+    started: float = 0.0
+    boot: str = ""
+    error: str = ""
+
+
+class EngineDirectory:
+    """The files of one engine below a home; several processes use them at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.record_path = path / "engine.json"
+        self.lease_path = path / "lease"
+        self.log_path = path / "server.log"
+        self.plan_path = path / "plan.json"
+        self.proofs_path = path / "adapters.json"
+
+    @classmethod
+    def of(cls, spec: GeneratorSpec) -> "EngineDirectory":
+        """The directory of a spec's engine, made where missing.
+
+        Raises:
+            EngineError: the home belongs to somebody else.
+        """
+        home = private_directory(Path(spec.home) if spec.home else default_home())
+        return cls(private_directory(home.absolute() / spec_digest(spec)[:16]))
+
+    def socket_path(self, ident: str) -> str:
+        """A path for the socket of one start: in the directory, or in a short one if the kernel would refuse that."""
+        path = str(self.path / ident[:8])
+        if len(path.encode()) <= _LONGEST_SOCKET:
+            return path
+        return str(private_directory(Path(f"/tmp/mart-{os.getuid()}")) / f"{digest(path)[:16]}.s")
+
+    def read(self) -> EngineRecord | None:
+        """The record of this boot, or None; an unreadable one counts as none."""
+        try:
+            content = json.loads(self.record_path.read_text())
+            record = EngineRecord(**content)
+        except (OSError, ValueError, TypeError):
+            return None
+        return record if record.boot == boot_id() else None
+
+    def write(self, record: EngineRecord) -> None:
+        """Replace the record in one step."""
+        write_json(self.record_path, asdict(record))
+
+    def renew(self) -> None:
+        """Renew the lease; does nothing where the directory is gone."""
+        try:
+            descriptor = os.open(self.lease_path, os.O_CREAT | os.O_WRONLY, 0o600)
+        except FileNotFoundError:
+            return
+        try:
+            os.utime(descriptor)
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Hold one of the directory's locks; the kernel frees it when the holder dies."""
+        descriptor = os.open(self.path / f"{name}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def log_tail(self, *, lines: int = 40) -> str:
+        """The last lines of the server's log."""
+        try:
+            with self.log_path.open("rb") as stream:
+                stream.seek(max(0, self.log_path.stat().st_size - 65536))
+                text = stream.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+        return "\n".join(text.splitlines()[-lines:])
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a JSON file in one step, readable by its owner alone."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as stream:
+        json.dump(content, stream, indent=1)
+    temporary.replace(path)

@@ -1,0 +1,136 @@
+"""The command line and environment of a vLLM server for a spec: settings as data, each with its reason."""
+
+import math
+import os
+import sys
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from pipelines.engines.protocol import GeneratorSpec
+from pipelines.errors import ConfigError
+
+# Ranks that vLLM's LoRA buffers come in (vllm/config/lora.py, MaxLoRARanks).
+_LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+# Spark gives its Python workers these; a server that inherits them runs on one thread.
+_DROPPED = ("OMP_NUM_THREADS", "OMP_PROC_BIND", "OMP_PLACES", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@cache
+def has_gpu() -> bool:
+    """Whether torch sees a CUDA device here."""
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+@cache
+def cpu_flags() -> frozenset[str]:
+    """Instruction sets of this host's CPU, as the kernel names them."""
+    try:
+        with open("/proc/cpuinfo") as stream:
+            for line in stream:
+                if line.startswith(("flags", "Features")):
+                    return frozenset(line.partition(":")[2].split())
+    except OSError:
+        pass
+    return frozenset()
+
+
+def resolve_dtype(dtype: str) -> str:
+    """The number format that `auto` stands for on this host.
+
+    bfloat16 where the CPU computes it (AVX-512 and up, or Arm's bf16), else float32: with AVX2 alone vLLM
+    emulates bfloat16 so slowly that it looks hung (measured: 128 requests, no answer in 100 s). On a GPU vLLM decides.
+    """
+    if dtype != "auto" or has_gpu():
+        return dtype
+    return "bfloat16" if cpu_flags() & {"avx512f", "avx512_bf16", "amx_bf16", "bf16"} else "float32"
+
+
+def lora_rank(rank: int) -> int:
+    """The smallest rank that vLLM has buffers for and that holds `rank`.
+
+    Raises:
+        ConfigError: the rank is larger than any.
+    """
+    for size in _LORA_RANKS:
+        if rank <= size:
+            return size
+    raise ConfigError(
+        f"max_lora_rank is {rank}, vLLM serves at most {_LORA_RANKS[-1]}; train a smaller adapter"
+    )
+
+
+def bound_cores(threads: int) -> str:
+    """Cores for the engine's threads, as `VLLM_CPU_OMP_THREADS_BIND` wants them: `0,1`. 0 takes all allowed ones."""
+    cores = sorted(os.sched_getaffinity(0))
+    return ",".join(str(core) for core in cores[: threads or len(cores)])
+
+
+def vllm_command(spec: GeneratorSpec, socket: str) -> list[str]:
+    """Arguments of the API server.
+
+    On the CPU a per-request seed kills the engine if its prompt is prefilled in parts: the runner winds the row's
+    generator back, and torch's CPU generator can't ("CPU Generator does not use offset"). vLLM's scheduler never splits a
+    prefill when chunked prefill is off (`Scheduler.schedule` then stops at a request that exceeds the step's
+    budget, and a preempted request comes back the same way), given a budget of at least one longest prompt.
+
+    `options["server_args"]` adds or replaces arguments (`{"max-num-batched-tokens": 16384}`); a value of True is a bare
+    flag, False leaves the argument out. `options["compile"]` compiles the model on the CPU as well.
+    """
+    arguments: dict[str, Any] = {
+        "model": spec.model,
+        "served-model-name": "base",
+        "uds": socket,
+        "dtype": resolve_dtype(spec.dtype),
+        "max-model-len": spec.max_model_len,
+        "max-num-seqs": spec.max_num_seqs,
+        "seed": 0,
+        "disable-uvicorn-access-log": True,
+    }
+    if has_gpu():
+        arguments["gpu-memory-utilization"] = spec.memory_share
+    else:
+        arguments["kv-cache-memory-bytes"] = math.ceil(spec.kv_cache_gib * 2**30)
+        arguments["no-enable-chunked-prefill"] = True
+        arguments["max-num-batched-tokens"] = max(spec.max_model_len, spec.max_num_seqs, 8192)
+        arguments["enforce-eager"] = not spec.options.get("compile", False)
+    if spec.max_adapters:
+        arguments["enable-lora"] = True
+        arguments["max-loras"] = spec.max_adapters
+        arguments["max-cpu-loras"] = 2 * spec.max_adapters
+        arguments["max-lora-rank"] = lora_rank(spec.max_lora_rank)
+    arguments.update(spec.options.get("server_args", {}))
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+    for name, value in arguments.items():
+        if value is True:
+            command.append(f"--{name}")
+        elif value is not False:
+            command += [f"--{name}", str(value)]
+    return command
+
+
+def engine_command(spec: GeneratorSpec, socket: str) -> list[str]:
+    """The server's command line; `options["server_command"]`, in which `{socket}` stands for the path, replaces it."""
+    injected = spec.options.get("server_command")
+    if injected is not None:
+        return [str(part).replace("{socket}", socket) for part in injected]
+    return vllm_command(spec, socket)
+
+
+def engine_environment(spec: GeneratorSpec) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Variables to set for the server, and variables to take away from what it inherits."""
+    extra: Mapping[str, Any] = spec.options.get("server_env", {})
+    settings = {
+        "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": bound_cores(spec.threads),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+    }
+    return settings | {name: str(value) for name, value in extra.items()}, (
+        *_DROPPED,
+        "VLLM_CPU_KVCACHE_SPACE",
+    )

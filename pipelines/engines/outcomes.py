@@ -1,0 +1,33 @@
+"""Outcomes that every engine words alike."""
+
+from pipelines.engines.protocol import GenerationOutcome, GenerationRequest, RowErrorKind
+
+
+def failed(
+    request: GenerationRequest, kind: RowErrorKind, error: str, seconds: float = 0.0
+) -> GenerationOutcome:
+    """A row's own fault, its words shortened to 500 characters."""
+    return GenerationOutcome(
+        request_id=request.request_id,
+        text=None,
+        finish_reason=None,
+        prompt_tokens=len(request.token_ids),
+        completion_tokens=0,
+        seconds=seconds,
+        error_kind=kind,
+        error=error[:500],
+    )
+
+
+def too_long(request: GenerationRequest, max_model_len: int) -> GenerationOutcome | None:
+    """The outcome of a request whose prompt and answer together exceed the engine's length, else None.
+
+    vLLM would shorten `max_tokens` without a word (`get_max_tokens`); a row that asks for more than fits is refused.
+    """
+    if len(request.token_ids) + request.max_tokens <= max_model_len:
+        return None
+    return failed(
+        request,
+        "too_long",
+        f"{len(request.token_ids)} prompt tokens and max_tokens {request.max_tokens} exceed max_model_len {max_model_len}",
+    )

@@ -1,0 +1,142 @@
+"""Judges: a sequence-classification model, or a Python rule; more kinds are added in `open_scorer`."""
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from pipelines.engines.launch import has_gpu
+from pipelines.engines.protocol import Score, Scorer, ScorerSpec
+from pipelines.engines.scripted import import_function
+from pipelines.errors import ConfigError
+from schemas.rendering import encode_pair
+
+# Pairs that are sorted by length together: bounds memory, and leaves little padding.
+_SORTED_TOGETHER = 16
+_open: dict[tuple[int, str], "ClassifierScorer"] = {}
+
+
+class ClassifierScorer:
+    """A model with one output, read through a sigmoid in float32: the value is the chance that the response is good.
+
+    A pair's value depends on its batch mates by less than 1e-5: padding is masked, and no number is rounded to 16 bits.
+
+    Raises:
+        ConfigError: the model can't be loaded, or has another number of outputs.
+    """
+
+    def __init__(self, spec: ScorerSpec) -> None:
+        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+        self._spec = spec
+        self._device = torch.device("cuda" if has_gpu() else "cpu")
+        try:
+            self._tokenizer: Any = AutoTokenizer.from_pretrained(spec.model)
+            model: Any = AutoModelForSequenceClassification.from_pretrained(spec.model, dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"scorer {spec.name!r}: transformers can't load {spec.model}: {error}"
+            ) from error
+        if model.config.num_labels != 1:
+            raise ConfigError(
+                f"scorer {spec.name!r}: {spec.model} has {model.config.num_labels} outputs; it needs one"
+            )
+        if self._tokenizer.pad_token_id is None:
+            self._tokenizer.pad_token = self._tokenizer.eos_token
+        if model.config.pad_token_id is None:
+            # A decoder's classification head finds the last token by looking for padding.
+            model.config.pad_token_id = self._tokenizer.pad_token_id
+        self._model = model.to(self._device).eval()
+
+    def score(self, items: Iterable[tuple[str, str, str]]) -> Iterator[Score]:
+        """Yield one score for each (response id, prompt, response), pairs of like length together."""
+        source = iter(items)
+        while group := list(itertools.islice(source, self._spec.batch_size * _SORTED_TOGETHER)):
+            encoded = []
+            for response_id, prompt, response in group:
+                try:
+                    pair = encode_pair(self._tokenizer, prompt, response, self._spec.max_length)
+                except ValueError as error:
+                    yield Score(response_id, None, error=f"can't be encoded: {error}"[:500])
+                else:
+                    encoded.append((response_id, pair))
+            encoded.sort(key=lambda item: len(item[1]["input_ids"]))
+            for start in range(0, len(encoded), self._spec.batch_size):
+                yield from self._forward(encoded[start : start + self._spec.batch_size])
+
+    @torch.inference_mode()
+    def _forward(self, batch: list[tuple[str, dict[str, list[int]]]]) -> list[Score]:
+        inputs = self._tokenizer.pad([pair for _, pair in batch], return_tensors="pt", padding_side="right")
+        logits = self._model(**inputs.to(self._device)).logits[:, 0]
+        values = torch.sigmoid(logits.float()).cpu().tolist()
+        return [
+            Score(response_id, float(value))
+            if not math.isnan(value)
+            else Score(response_id, None, error="the value is NaN")
+            for (response_id, _), value in zip(batch, values, strict=True)
+        ]
+
+
+class RuleScorer:
+    """A function of (prompt, response) that returns an object with a `.label`.
+
+    `options["values"]` maps each label to a value in [0, 1] or None (`{"refused": 1.0, "complied": 0.0,
+    "neither": None}`). A rule that raises on a row, or says an unknown label, gives that row an error and no value.
+
+    Raises:
+        ConfigError: no such function, or no values.
+    """
+
+    def __init__(self, spec: ScorerSpec) -> None:
+        self._function: Callable[[str, str], Any] = import_function(spec.model)
+        values = spec.options.get("values")
+        if not isinstance(values, Mapping) or not values:
+            raise ConfigError(
+                f"scorer {spec.name!r}: options['values'] must map the rule's labels to values or null"
+            )
+        self._values = {
+            str(label): None if value is None else float(value) for label, value in values.items()
+        }
+
+    def score(self, items: Iterable[tuple[str, str, str]]) -> Iterator[Score]:
+        """Yield one score for each (response id, prompt, response), in their order."""
+        for response_id, prompt, response in items:
+            try:
+                label = str(self._function(prompt, response).label)
+            except Exception as error:  # noqa: BLE001 (a rule is the user's code; its fault is this row's)
+                yield Score(
+                    response_id, None, error=f"the rule failed: {type(error).__name__}: {error}"[:500]
+                )
+                continue
+            if label in self._values:
+                yield Score(response_id, self._values[label], label)
+            else:
+                yield Score(
+                    response_id, None, label, f"label {label!r} has no value; known: {sorted(self._values)}"
+                )
+
+
+def open_scorer(spec: ScorerSpec) -> Scorer:
+    """A scorer for a spec; a classifier is kept per process, by its digest and path.
+
+    Raises:
+        ConfigError: the kind is unknown, or the model or function can't be loaded.
+    """
+    if spec.kind == "rule":
+        return RuleScorer(spec)
+    if spec.kind == "classifier":
+        key = (os.getpid(), f"{spec.digest}:{spec.model}:{spec.max_length}:{spec.batch_size}")
+        if key not in _open:
+            _open[key] = ClassifierScorer(spec)
+        return _open[key]
+    raise ConfigError(
+        f"scorer {spec.name!r} has kind {spec.kind!r}, which is unknown; use classifier or rule"
+    )
+
+
+def close_scorers() -> None:
+    """Free the judges that this process holds."""
+    _open.clear()

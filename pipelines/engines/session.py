@@ -1,0 +1,262 @@
+"""One client's connection to a host's engine: sends, notices that the engine is dead or hangs, and has it replaced."""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+
+from pipelines.engines import uds
+from pipelines.engines.adapters import ensure_adapter
+from pipelines.engines.homes import EngineDirectory
+from pipelines.engines.host import EngineHandle, ensure_engine
+from pipelines.engines.protocol import Adapter, GenerationRequest, GeneratorSpec
+from pipelines.errors import EngineError
+
+_DEATHS_IN_A_ROW = 5
+_BROKEN = 599
+_PROGRESS = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total", "vllm:iteration_tokens_total_sum")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What became of one sending.
+
+    Attributes:
+        status: HTTP status; 599 where the connection broke although the engine is well.
+        body: the JSON of a 200, or None where it can't be read.
+        error: the server's words.
+        seconds: from sending to the last byte.
+        lost: the engine died or hung while the request was in flight, and another was started.
+    """
+
+    status: int
+    body: Any
+    error: str
+    seconds: float
+    lost: bool = False
+
+
+class EngineSession:
+    """Keeps an engine reachable for a client; all its coroutines run in the client's one event loop."""
+
+    def __init__(self, spec: GeneratorSpec, adapters: Sequence[Adapter], directory: EngineDirectory) -> None:
+        self._spec = spec
+        self._adapters = tuple(adapters)
+        self._directory = directory
+        self._engine: EngineHandle | None = None
+        self._client: aiohttp.ClientSession | None = None
+        self._condemned: EngineHandle | None = None
+        self._deaths = 0
+        self._in_flight = 0
+        self._suspects = 0
+        self._last_answer = time.monotonic()
+        self._mending = asyncio.Lock()
+        self._open = asyncio.Event()
+        self._open.set()
+
+    async def ask(self, request: GenerationRequest) -> Reply:
+        """Send a request among others.
+
+        Raises:
+            EngineError: the engine is gone and can't be replaced.
+        """
+        await self._open.wait()
+        return await self._send(request)
+
+    async def ask_alone(self, request: GenerationRequest) -> Reply:
+        """Send a request that is suspected of killing engines: nothing else of this client is in flight, and no other
+        client's suspect.
+
+        Raises:
+            EngineError: the engine is gone and can't be replaced.
+        """
+        self._suspects += 1
+        self._open.clear()
+        try:
+            async with self._only_suspect():
+                while self._in_flight:
+                    await asyncio.sleep(0.02)
+                return await self._send(request)
+        finally:
+            self._suspects -= 1
+            if not self._suspects:
+                self._open.set()
+
+    @contextlib.asynccontextmanager
+    async def _only_suspect(self) -> AsyncIterator[None]:
+        descriptor = os.open(self._directory.path / "suspect.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            while True:
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    await asyncio.sleep(0.05)
+            yield
+        finally:
+            os.close(descriptor)
+
+    async def _send(self, request: GenerationRequest) -> Reply:
+        engine, client = await self._connected()
+        self._in_flight += 1
+        began = time.monotonic()
+        if self._in_flight == 1:
+            self._last_answer = began
+        try:
+            async with client.post("http://engine/v1/completions", data=_payload(request)) as answer:
+                status, raw = answer.status, await answer.read()
+        except (aiohttp.ClientError, OSError) as error:
+            status, raw = _BROKEN, f"the connection broke: {error!r}".encode()
+        except RuntimeError:  # the client was closed under way, since the engine hangs
+            if not client.closed:
+                raise
+            status, raw = _BROKEN, b"the engine hangs"
+        finally:
+            self._in_flight -= 1
+        self._last_answer = time.monotonic()
+        seconds = self._last_answer - began
+        if status >= 500:
+            lost = await self._mend(engine)
+            return Reply(status, None, _message(raw), seconds, lost)
+        if status != 200:
+            return Reply(status, None, _message(raw), seconds)
+        self._deaths = 0
+        try:
+            return Reply(status, json.loads(raw), _message(raw), seconds)
+        except ValueError:
+            return Reply(status, None, _message(raw), seconds)
+
+    async def _connected(self) -> tuple[EngineHandle, aiohttp.ClientSession]:
+        if self._engine is None or self._client is None:
+            async with self._mending:
+                if self._engine is None or self._client is None:
+                    await self._connect()
+        assert self._engine is not None
+        assert self._client is not None
+        return self._engine, self._client
+
+    async def _connect(self) -> None:
+        condemned, self._condemned = self._condemned, None
+        engine = await asyncio.to_thread(self._find, condemned)
+        if self._client is not None:
+            await self._client.close()
+        # The server closes idle connections after 5 s; let go of them before it does.
+        connector = aiohttp.UnixConnector(path=engine.socket, limit=0, keepalive_timeout=3.0)
+        self._client = aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=30.0),
+            headers={"Content-Type": "application/json"},
+        )
+        self._engine = engine
+        self._last_answer = time.monotonic()
+
+    def _find(self, instead_of: EngineHandle | None) -> EngineHandle:
+        engine = ensure_engine(self._spec, instead_of=instead_of)
+        for adapter in self._adapters:
+            try:
+                ensure_adapter(self._directory, engine, adapter)
+            except OSError as error:
+                raise EngineError(
+                    f"the engine broke off while it loaded adapter {adapter.name!r}: {error}"
+                ) from error
+        return engine
+
+    async def _mend(self, engine: EngineHandle) -> bool:
+        """After a failure on `engine`: have a healthy one. Whether it is another than `engine`."""
+        async with self._mending:
+            if self._engine is None or self._engine.ident == engine.ident:
+                if self._condemned is None and await asyncio.to_thread(uds.is_healthy, engine.socket):
+                    return False
+                self._deaths += 1
+                if self._deaths > _DEATHS_IN_A_ROW:
+                    raise EngineError(
+                        f"the engine died or hung {self._deaths} times without one answer in between; "
+                        f"its log is {self._directory.log_path}"
+                    )
+                _log.warning("the engine %s is dead or hangs; replacing it", engine.ident[:8])
+                await self._connect()
+            return True
+
+    async def watch(self, median: Callable[[], float | None]) -> None:
+        """Condemn the engine when nothing has come from it for too long: see `options["hang_seconds"]`.
+
+        Too long is 60 s or 20 median latencies, whichever is more, and three times that before the first answer. Tokens
+        made for anyone, by the engine's own counters, are progress.
+
+        Args:
+            median: seconds that an answer takes, or None before the first.
+        """
+        patience = float(self._spec.options.get("hang_seconds", 60.0))
+        seen, checked = "", 0.0
+        while True:
+            await asyncio.sleep(min(1.0, patience / 8))
+            typical = median()
+            limit = 3 * patience if typical is None else max(patience, 20 * typical)
+            now = time.monotonic()
+            if not self._in_flight or self._engine is None or now - self._last_answer < limit / 4:
+                continue
+            if now - checked > limit / 8:
+                tokens = await asyncio.to_thread(_progress, self._engine.socket, min(10.0, limit / 2))
+                checked = now = time.monotonic()
+                if tokens is not None and tokens != seen:
+                    seen, self._last_answer = tokens, now
+            if now - self._last_answer > limit:
+                _log.warning("no token from engine %s for %.0f s", self._engine.ident[:8], limit)
+                self._condemned = self._engine
+                self._last_answer = now
+                if self._client is not None:
+                    await self._client.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            await self._client.close()
+        self._client = None
+
+
+def _payload(request: GenerationRequest) -> bytes:
+    """The completion request; what the model's generation config would change is set to have no effect."""
+    body = {
+        "model": request.adapter or "base",
+        "prompt": request.token_ids,
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "top_k": 0,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "seed": request.seed,
+        "stop": list(request.stop),
+        "skip_special_tokens": True,
+    }
+    return json.dumps(body).encode()
+
+
+def _message(raw: bytes) -> str:
+    """The words of an error body, or its beginning."""
+    text = raw[:4000].decode("utf-8", "replace")
+    try:
+        content = json.loads(text)
+        return str((content.get("error") or content)["message"])[:500]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return text[:500]
+
+
+def _progress(socket: str, timeout: float) -> str | None:
+    """The engine's token counters as text; None where it gives none."""
+    try:
+        status, text = uds.call(socket, "GET", "/metrics", timeout=timeout)
+    except OSError:
+        return None
+    if status != 200:
+        return None
+    return "\n".join(line for line in text.splitlines() if line.startswith(_PROGRESS))

@@ -1,0 +1,42 @@
+"""Great Expectations itself, imported when first needed: it costs seconds."""
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+
+def _quiet() -> None:
+    # Read when the package is imported: a red-teaming pipeline calls nobody.
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+
+
+@cache
+def context() -> Any:
+    """The one context of this process: in memory, without progress bars."""
+    _quiet()
+    import great_expectations as gx
+    from great_expectations.data_context.types.base import ProgressBarsConfig
+
+    made = gx.get_context(mode="ephemeral")
+    made.variables.progress_bars = ProgressBarsConfig(globally=False)
+    return made
+
+
+@cache
+def expectation_names() -> Mapping[str, str]:
+    """The expectations there are: name in snake case to class name."""
+    _quiet()
+    from great_expectations import expectations
+
+    classes = {name: getattr(expectations, name) for name in dir(expectations) if name.startswith("Expect")}
+    return {
+        made.expectation_type: name for name, made in classes.items() if hasattr(made, "expectation_type")
+    }
+
+
+def expectation_class(snake: str) -> Any:
+    """The class of an expectation named in snake case."""
+    from great_expectations import expectations
+
+    return getattr(expectations, expectation_names()[snake])

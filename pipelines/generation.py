@@ -1,0 +1,233 @@
+"""Generation inside Spark: a plan becomes requests, chunks of requests become commits of outcomes.
+
+A chunk is one commit in which every request has a row. What is left to do is requests without outcomes, nothing else;
+several chunks are in flight, so that a kill costs a chunk and the tail of one hides behind the next.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+from tqdm import tqdm
+
+from pipelines.engines.protocol import Adapter, GenerationOutcome, GenerationRequest, GeneratorSpec
+from pipelines.lakehouse import Lakehouse
+from pipelines.models import tokenizer_for
+from pipelines.step import PLAN_COLUMNS, GenerationStep
+from schemas.digests import digest, seed_from
+from schemas.manifests import parse_messages
+from schemas.rendering import render
+from schemas.tables import BY_NAME
+
+log = logging.getLogger(__name__)
+
+_ROWS_A_BATCH = 16  # outcomes that leave a task together; small, so that little is held back
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Everything a Spark task needs to ask an engine; travels to the executors.
+
+    Attributes:
+        spec: the engine.
+        adapters: checkpoint id to its adapter.
+        outcome: the step's function from request row and outcome to columns.
+        columns: columns of the outcome table, but for `recorded_at`.
+    """
+
+    spec: GeneratorSpec
+    adapters: Mapping[str, Adapter]
+    outcome: Callable[[Mapping[str, Any], GenerationOutcome], dict[str, Any]]
+    columns: tuple[str, ...]
+
+
+def write_requests(lakehouse: Lakehouse, step: GenerationStep, plan: DataFrame, ids: Mapping[str, Any]) -> int:
+    """Render a plan, give each row its id and seed, and commit all requests of the step at once.
+
+    Args:
+        lakehouse: the tables.
+        step: the step that asks.
+        plan: rows with `PLAN_COLUMNS`.
+        ids: run_id, round, base (a directory) and chunk_rows.
+
+    Returns:
+        The number of requests.
+    """
+    run_id, round, base = ids["run_id"], ids["round"], ids["base"]
+    name, role = step.name, step.role
+    spark_columns = [column for column in BY_NAME["requests"].columns if column.name != "recorded_at"]
+    schema = ", ".join(f"`{column.name}` {column.type}" for column in spark_columns)
+    names = [column.name for column in spark_columns]
+    purpose = "evaluation" if name.startswith("evaluate") else "attack"
+
+    def finish(batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        tokenizer = tokenizer_for(base)
+        for batch in batches:
+            rows = []
+            for item in batch.to_dict("records"):
+                row = {key: _plain(value) for key, value in item.items()}
+                input_ids = render(tokenizer, parse_messages(row["messages"]))
+                row |= {"run_id": run_id, "round": round, "step": name, "input_ids": input_ids}
+                request_id = digest(request_identity(row))
+                rows.append(
+                    row
+                    | {
+                        "request_id": request_id,
+                        "chunk": 0,
+                        "role": role,
+                        "purpose": purpose,
+                        "input_sha256": digest(input_ids),
+                        "seed": seed_from(request_id),
+                    }
+                )
+            yield pd.DataFrame([[row[key] for key in names] for row in rows], columns=names)
+
+    # Two equal requests (same prompt, same parents, same sample) would be one and the same question.
+    rendered = plan.select(*PLAN_COLUMNS).mapInPandas(finish, schema).dropDuplicates(["request_id"])
+    turn = Window.partitionBy("run_id").orderBy("request_id")
+    numbered = rendered.withColumn("chunk", F.floor((F.row_number().over(turn) - 1) / F.lit(ids["chunk_rows"])).cast("int"))
+    lakehouse.replace("requests", numbered, {"run_id": run_id, "round": round, "step": name})
+    return lakehouse.read("requests").where(_of_step(ids, name)).count()
+
+
+def request_identity(row: Mapping[str, Any]) -> list[Any]:
+    """What a request's id is a digest of: the same question in the same place has the same id, and so the same seed."""
+    place = [row["run_id"], int(row["round"]), row["step"], _plain(row["checkpoint_id"])]
+    content = [[int(token) for token in row["input_ids"]], [str(parent) for parent in row["parent_ids"]]]
+    sampling = [float(row["temperature"]), float(row["top_p"]), int(row["max_tokens"])]
+    return [*place, *content, sampling, int(row["sample_index"])]
+
+
+def _plain(value: Any) -> Any:
+    """A pandas cell as the Python value that JSON knows."""
+    if value is None or (isinstance(value, float) and value != value):
+        return None
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return value
+
+
+def _of_step(ids: Mapping[str, Any], step: str) -> Any:
+    return (F.col("run_id") == ids["run_id"]) & (F.col("round") == ids["round"]) & (F.col("step") == step)
+
+
+def ask_all(
+    lakehouse: Lakehouse, step: GenerationStep, ask: Ask, ids: Mapping[str, Any], chunks_in_flight: int, partitions: int
+) -> float:
+    """Ask for every request of the step that has no outcome yet, chunk by chunk.
+
+    Returns:
+        Seconds in which a chunk was in flight.
+
+    Raises:
+        Exception: of the first chunk that failed; chunks committed by then stay.
+    """
+    requests = lakehouse.read("requests").where(_of_step(ids, step.name))
+    done = lakehouse.read(step.writes).where(_of_step(ids, step.name)).select("request_id")
+    left = requests.join(done, on="request_id", how="left_anti").groupBy("chunk").count().collect()
+    chunks = sorted((int(row["chunk"]), int(row["count"])) for row in left)
+    if not chunks:
+        return 0.0
+    schema = ", ".join(
+        f"`{column.name}` {column.type}" for column in BY_NAME[step.writes].columns if column.name in ask.columns
+    )
+    run = _asker(ask)
+    started = time.monotonic()
+
+    def one(chunk: int) -> None:
+        rows = requests.where(F.col("chunk") == chunk).repartition(partitions, "request_id")
+        answered = rows.mapInPandas(run, schema)
+        once = digest([ids["run_id"], ids["round"], step.name, step.writes, chunk])
+        lakehouse.append(step.writes, answered, once=once)
+
+    total = sum(count for _, count in chunks)
+    with (
+        ThreadPoolExecutor(max_workers=chunks_in_flight, thread_name_prefix="chunk") as pool,
+        tqdm(total=total, desc=f"round {ids['round']} {step.name}", unit="row", leave=False) as bar,
+    ):
+        waiting = [(pool.submit(one, chunk), count) for chunk, count in chunks]
+        try:
+            for future, count in waiting:
+                future.result()
+                bar.update(count)
+        except BaseException:
+            for future, _ in waiting:
+                future.cancel()
+            raise
+    return time.monotonic() - started
+
+
+def _asker(ask: Ask) -> Callable[[Iterable[pd.DataFrame]], Iterator[pd.DataFrame]]:
+    """The function that a Spark task runs over its rows: many requests in flight, rows out as they finish."""
+
+    def run(batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        from pipelines.engines.factory import open_generator
+
+        pending: dict[str, dict[str, Any]] = {}
+
+        def requests() -> Iterator[GenerationRequest]:
+            for batch in batches:
+                for row in batch.to_dict("records"):
+                    checkpoint = _plain(row["checkpoint_id"])
+                    pending[row["request_id"]] = row
+                    yield GenerationRequest(
+                        request_id=row["request_id"],
+                        token_ids=tuple(int(token) for token in row["input_ids"]),
+                        adapter=ask.adapters[checkpoint].name if checkpoint else None,
+                        temperature=float(row["temperature"]),
+                        top_p=float(row["top_p"]),
+                        max_tokens=int(row["max_tokens"]),
+                        seed=int(row["seed"]),
+                    )
+
+        ready: list[dict[str, Any]] = []
+        generator = open_generator(ask.spec, tuple(ask.adapters.values()))
+        with closing(generator):
+            for answer in generator.generate(requests()):
+                ready.append(outcome_row(pending.pop(answer.request_id), answer, ask.outcome))
+                if len(ready) >= _ROWS_A_BATCH:
+                    yield _frame(ready, ask.columns)
+                    ready = []
+        if pending:
+            raise RuntimeError(f"the engine left {len(pending)} requests without an outcome")
+        if ready:
+            yield _frame(ready, ask.columns)
+
+    return run
+
+
+def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:
+    return pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in columns})
+
+
+def outcome_row(
+    request: Mapping[str, Any],
+    answer: GenerationOutcome,
+    outcome: Callable[[Mapping[str, Any], GenerationOutcome], dict[str, Any]],
+) -> dict[str, Any]:
+    """A row of the outcome table: what every outcome has, and what the step makes of it."""
+    failed = answer.error_kind is not None
+    row = {
+        "request_id": answer.request_id,
+        "run_id": request["run_id"],
+        "round": int(request["round"]),
+        "step": request["step"],
+        "checkpoint_id": _plain(request["checkpoint_id"]),
+        "purpose": request["purpose"],
+        "status": "error" if failed else "ok",
+        "error_kind": answer.error_kind,
+        "error": None if answer.error is None else answer.error.replace("\x00", "")[:500],
+        "finish_reason": answer.finish_reason,
+        "prompt_tokens": answer.prompt_tokens,
+        "completion_tokens": answer.completion_tokens,
+        "seconds": answer.seconds,
+        "chunk": int(request["chunk"]),
+    }
+    return row | outcome({key: _plain(value) for key, value in request.items()}, answer)

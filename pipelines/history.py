@@ -1,0 +1,139 @@
+"""What a run has done so far, as `steps` tells it: which steps are published, and what they counted."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.errors import ConfigError
+from pipelines.lakehouse import Lakehouse
+from schemas.tables import BY_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rounds of a run that another run reads as its own: `first` to `last`, both included."""
+
+    run_id: str
+    first: int
+    last: int
+
+
+class History:
+    """The published steps of a run, its forks' ancestors included.
+
+    Args:
+        lakehouse: the tables.
+        run_id: the run.
+    """
+
+    def __init__(self, lakehouse: Lakehouse, run_id: str) -> None:
+        self.lakehouse = lakehouse
+        self.run_id = run_id
+        self.parts = _ancestry(lakehouse, run_id)
+        self._done: dict[tuple[int, str], dict[str, Any]] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read `steps` again."""
+        rows = (
+            self.lakehouse.read("steps")
+            .where(self.mine())
+            .where(F.col("state") == "done")
+            .select("round", "step", "counts", "reads", "writes")
+            .collect()
+        )
+        self._done = {
+            (row["round"], row["step"]): {
+                "counts": json.loads(row["counts"]),
+                "reads": json.loads(row["reads"]),
+                "writes": json.loads(row["writes"]),
+            }
+            for row in rows
+        }
+
+    def mine(self) -> Column:
+        """The condition that a row of a table with `run_id` and `round` belongs to this run or what it was forked from."""
+        conditions = [
+            (F.col("run_id") == part.run_id) & F.col("round").between(part.first, part.last) for part in self.parts
+        ]
+        whole = conditions[0]
+        for condition in conditions[1:]:
+            whole = whole | condition
+        return whole
+
+    def is_done(self, round: int, step: str) -> bool:
+        """Whether a step is published."""
+        return (round, step) in self._done
+
+    def counts(self, round: int, step: str) -> Mapping[str, Any]:
+        """What a published step counted.
+
+        Raises:
+            KeyError: it is not published.
+        """
+        return self._done[round, step]["counts"]  # type: ignore[no-any-return]
+
+    def record_done(self, round: int, step: str, counts: Mapping[str, Any]) -> None:
+        """Remember a step that was just published."""
+        self._done[round, step] = {"counts": dict(counts), "reads": {}, "writes": {}}
+
+    def checkpoint(self, role: str, before: int, steps: Sequence[str]) -> str | None:
+        """The checkpoint that a role had after the last of the steps that were published up to a round.
+
+        Args:
+            role: whose.
+            before: rounds up to and including this one count.
+            steps: names of the steps that train the role.
+        """
+        found = [
+            (round, done["counts"]["checkpoint_id"])
+            for (round, step), done in self._done.items()
+            if step in steps and round <= before and done["counts"].get("role") == role
+        ]
+        return max(found)[1] if found else None
+
+    def next_round(self, names_of: Any) -> int:
+        """The first round that has a step left to do; `names_of(round)` gives a round's steps."""
+        round = 0
+        while all(self.is_done(round, name) for name in names_of(round)):
+            round += 1
+        return round
+
+    def published(self, table: str, version: int) -> DataFrame:
+        """A table at a version, with this run's published rows; imported data is published by its import."""
+        frame = self.lakehouse.read(table, version)
+        names = BY_NAME[table].names
+        if "run_id" not in names or table in ("checkpoints", "training_examples"):
+            return frame
+        frame = frame.where(self.mine()) if "round" in names else frame.where(F.col("run_id") == self.run_id)
+        if "step" in names and table != "requests":
+            steps = [step for (_, step) in self._done]
+            frame = frame.where(F.col("step").isin(sorted(set(steps))))
+        return frame
+
+
+def _ancestry(lakehouse: Lakehouse, run_id: str) -> list[Part]:
+    rows = lakehouse.read("runs").select("run_id", "parent_run_id", "parent_round").collect()
+    runs = {row["run_id"]: row for row in rows}
+    if run_id not in runs:
+        raise ConfigError(f"there is no run {run_id!r}; there are {', '.join(sorted(runs)) or 'none'}")
+    parts: list[Part] = []
+    name, last = run_id, 2**30
+    while True:
+        row = runs[name]
+        parent = row["parent_run_id"]
+        first = row["parent_round"] + 1 if parent else 0
+        parts.append(Part(name, first, last))
+        if not parent:
+            return parts
+        name, last = parent, min(last, row["parent_round"])
+
+
+def now() -> datetime:
+    """The time in UTC."""
+    return datetime.now(UTC)

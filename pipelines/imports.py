@@ -1,0 +1,396 @@
+"""`mart data import`: the user's files and tables become seeds, instructions, preferences and evaluation prompts.
+
+Rows are read in batches, checked, and written in one commit a batch; the row in `imports` comes last and says that
+the import is finished. Each commit carries its batch's totals, so an import that was killed goes on where it was and
+ends with the same tables and totals. Keys are told apart on the driver by a set of 16-byte digests (about 100 bytes
+each: 100 MB for a million rows), since a join for every batch would cost more than the batch's commit.
+"""
+
+import difflib
+import hashlib
+import logging
+import re
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.config import DataConfig, ImportConfig
+from pipelines.engines.scripted import import_function
+from pipelines.errors import DataError, IntegrityError
+from pipelines.import_kinds import KINDS, Field, Kind
+from pipelines.lakehouse import Lakehouse, quote
+from pipelines.readers import Refusal, Row, Source, excerpt, open_source
+from schemas.digests import canonical_json, digest
+from schemas.tables import BY_NAME
+
+log = logging.getLogger(__name__)
+
+# Raised when a rule changes what an import makes of the same source, so that it is imported anew.
+_RULES = 1
+BATCH_ROWS = 20_000
+BATCH_CHARACTERS = 16_000_000
+_SHOWN_VALUES = 10
+_NOTE = re.compile(
+    r"mart import (?P<id>[0-9a-f]{64}) batch (?P<batch>\d+) new (?P<new>\d+) repeated (?P<repeated>\d+)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportTotals:
+    """What became of an import's rows; `rows_in = new + repeated + refused`.
+
+    Attributes:
+        rows_in: rows read, those left out by `where` not among them.
+        new: rows written.
+        repeated: rows whose key stood earlier in the source or was in the table already.
+        refused: rows kept in `import_refusals`.
+        import_id: key of the row in `imports`.
+    """
+
+    rows_in: int
+    new: int
+    repeated: int
+    refused: int
+    import_id: str
+
+
+def import_all(lakehouse: Lakehouse, config: DataConfig, prepared: Path) -> list[ImportTotals]:
+    """Prepare the user's files where the configuration says how, then run each import in its order.
+
+    Args:
+        lakehouse: with its tables in place.
+        config: the `data` part of a run's configuration.
+        prepared: folder that `data.prepare` fills, and what `{prepared}` stands for.
+
+    Raises:
+        ConfigError: `data.prepare` names no function.
+        DataError: as `import_source`.
+    """
+    if config.prepare:
+        prepared.mkdir(parents=True, exist_ok=True)
+        import_function(config.prepare)(prepared)
+    return [
+        import_source(
+            lakehouse, item.model_copy(update={"path": item.path.replace("{prepared}", str(prepared))})
+        )
+        for item in config.imports
+    ]
+
+
+def import_source(lakehouse: Lakehouse, item: ImportConfig) -> ImportTotals:
+    """Import a file or table; what was imported before is left as it is and its totals are returned.
+
+    Raises:
+        DataError: the source, a field or a constant is not what it must be; nothing was written then.
+        IntegrityError: the totals do not add up.
+    """
+    clock = time.monotonic()
+    plan = Plan(item)
+    source = open_source(lakehouse.spark, item.path)
+    content = source.sha256()
+    import_id = digest([_RULES, content, item.kind, plan.mapping, item.dataset])
+    if (done := _finished(lakehouse, import_id)) is not None:
+        log.info("import %s of %s was finished before", item.dataset, source.name)
+        return done
+    plan.require_columns(source)
+    totals = _write(lakehouse, plan, source, import_id)
+    row = {
+        "import_id": import_id,
+        "dataset": item.dataset,
+        "kind": item.kind,
+        "source": source.name,
+        "source_sha256": content,
+        "mapping": plan.mapping,
+        "rows_in": totals.rows_in,
+        "rows_new": totals.new,
+        "rows_repeated": totals.repeated,
+        "rows_refused": totals.refused,
+    }
+    lakehouse.append_rows("imports", [row], once=import_id)
+    if totals.refused:
+        log.warning("import %s: %d rows refused; see import_refusals", item.dataset, totals.refused)
+    log.info("import %s of %s took %.1f s", item.dataset, source.name, time.monotonic() - clock)
+    return totals
+
+
+def suite_digest(text_digests: Iterable[str]) -> str:
+    """Digest of all prompts of a suite and split, whatever order they came in."""
+    return digest(sorted(text_digests))
+
+
+class Plan:
+    """How an import reads a row: which column or constant each of our fields comes from.
+
+    Raises:
+        DataError: a field is not one of the kind's, is both mapped and constant, or a constant is not valid.
+    """
+
+    def __init__(self, item: ImportConfig) -> None:
+        self.item = item
+        self.kind: Kind = KINDS[item.kind]
+        self.columns: dict[str, tuple[str, ...]] = {f.name: f.names for f in self.kind.fields}
+        self.constants: dict[str, Any] = {}
+        self.where_seen: dict[str, set[str]] = {column: set() for column in item.where}
+        self._wanted = {column: frozenset(map(_plain, values)) for column, values in item.where.items()}
+        mapped = {self._field(name).name: column for name, column in item.fields.items()}
+        self.columns.update({name: (column,) for name, column in mapped.items()})
+        for name, value in item.values.items():
+            known = self._field(name)
+            if known.name in mapped:
+                raise DataError(f"{name} is given both under fields and under values; keep one of the two")
+            try:
+                self.constants[known.name] = known.read(value)
+            except ValueError as error:
+                raise DataError(f"values: {name} = {excerpt(value)} {error}") from None
+        if not item.dataset.strip() or not item.dataset.isprintable():
+            raise DataError(
+                f"the data set's name {excerpt(item.dataset)!r} must have visible characters only"
+            )
+        try:
+            self.mapping = canonical_json(
+                {"fields": item.fields, "values": item.values, "where": item.where, "licence": item.licence}
+            )
+        except (TypeError, ValueError) as error:
+            raise DataError(f"values and where take texts, numbers and booleans: {error}") from None
+
+    def _field(self, name: str) -> Field:
+        for known in self.kind.fields:
+            if name in known.names:
+                return known
+        names = [known.name for known in self.kind.fields]
+        raise DataError(
+            f"{self.item.kind} have no field {name!r}{_nearest(name, names)}; their fields are {', '.join(names)}"
+        )
+
+    def require_columns(self, source: Source) -> None:
+        """Read until every column that is needed was seen.
+
+        Raises:
+            DataError: the source has no rows, or a column that no row has is needed.
+        """
+        needed: dict[tuple[str, ...], str] = {(column,): "where" for column in self.item.where}
+        for known in self.kind.fields:
+            names = self.columns[known.name]
+            if known.name not in self.constants and (known.required or names != known.names):
+                needed[names] = known.name
+        seen: dict[str, None] = {}
+        for _, row in source.rows():
+            if isinstance(row, Refusal):
+                continue
+            seen.update(dict.fromkeys(row))
+            needed = {names: wanted for names, wanted in needed.items() if not any(n in row for n in names)}
+            if not needed:
+                return
+        if not seen:
+            raise DataError(f"{source.name} has no rows that can be read, only broken lines or none")
+        names, wanted = next(iter(needed.items()))
+        remedy = (
+            f"map it with fields: {{{wanted}: COLUMN}} or give it under values"
+            if wanted != "where"
+            else "correct it"
+        )
+        raise DataError(
+            f"{source.name} has no column {' or '.join(map(repr, names))} for {wanted}{_nearest(names[0], list(seen))}; "
+            f"its columns are {', '.join(excerpt(column) for column in list(seen)[:50])}; {remedy}"
+        )
+
+    def read(self, source: Source) -> Iterator[Row | Refusal]:
+        """The rows of the target table, or why there is none; what `where` leaves out is left out."""
+        for line, row in source.rows():
+            if isinstance(row, Refusal):
+                yield row
+            elif self._taken(row):
+                yield self._row(line, row)
+
+    def _taken(self, row: Row) -> bool:
+        taken = True
+        for column, wanted in self._wanted.items():
+            value = _plain(row.get(column))
+            if len(self.where_seen[column]) < _SHOWN_VALUES:
+                self.where_seen[column].add(value)
+            taken = taken and value in wanted
+        return taken
+
+    def _row(self, line: int, row: Row) -> Row | Refusal:
+        values = dict(self.constants)
+        for known in self.kind.fields:
+            if known.name in values:
+                continue
+            column = next((name for name in self.columns[known.name] if row.get(name) is not None), None)
+            if column is None and known.required:
+                shown = self.columns[known.name][0]
+                return Refusal(line, known.name, f"the row has no {shown!r}; fill it in or remove the row")
+            try:
+                values[known.name] = known.default if column is None else known.read(row[column])
+            except ValueError as error:
+                return Refusal(line, known.name, f"{column!r} {error}", excerpt(row[str(column)]))
+        try:
+            built = self.kind.build(values)
+        except ValueError as error:
+            return Refusal(line, None, str(error))
+        return {"dataset": self.item.dataset, "licence": self.item.licence, **built}
+
+
+def _plain(value: Any) -> str:
+    """A value as text, so that 1 in YAML meets "1" in CSV."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.0)
+    return f"; the nearest is {excerpt(near[0])!r}" if near else ""
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Rows read in one go: the state between two commits."""
+
+    rows_in: int = 0
+    characters: int = 0
+    rows: list[Row] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+
+    @property
+    def full(self) -> bool:
+        return self.rows_in >= BATCH_ROWS or self.characters >= BATCH_CHARACTERS
+
+
+def _batches(rows: Iterable[Row | Refusal]) -> Iterator[_Batch]:
+    batch = _Batch()
+    for row in rows:
+        batch.rows_in += 1
+        if isinstance(row, Refusal):
+            batch.refusals.append(row)
+        else:
+            batch.rows.append(row)
+            batch.characters += sum(len(value) for value in row.values() if isinstance(value, str))
+        if batch.full:
+            yield batch
+            batch = _Batch()
+    if batch.rows_in:
+        yield batch
+
+
+def _write(lakehouse: Lakehouse, plan: Plan, source: Source, import_id: str) -> ImportTotals:
+    """Write all batches but those that an earlier, killed attempt wrote; the totals are those of all of them."""
+    table = plan.kind.table
+    keys = _keys(lakehouse, table, plan.item.dataset)
+    written = _written(lakehouse, table, import_id) if keys else {}
+    rows_in = new = repeated = refused = 0
+    for number, batch in enumerate(_batches(plan.read(source))):
+        fresh: list[Row] = []
+        if number in written:
+            counts = written[number]
+        else:
+            for row in batch.rows:
+                if (key := _key(table, row)) not in keys:
+                    keys.add(key)
+                    fresh.append(row)
+            counts = len(fresh), len(batch.rows) - len(fresh)
+        if batch.rows_in != sum(counts) + len(batch.refusals):
+            raise IntegrityError(
+                f"import {import_id}, batch {number}: {batch.rows_in} rows in, but {counts[0]} new, {counts[1]} repeated "
+                f"and {len(batch.refusals)} refused; nothing of the batch was written"
+            )
+        _write_refusals(lakehouse, plan.item.dataset, batch.refusals, import_id, number)
+        if fresh:
+            note = f"mart import {import_id} batch {number} new {counts[0]} repeated {counts[1]}"
+            _commit(lakehouse, table, plan.item.dataset, fresh, note)
+        rows_in += batch.rows_in
+        new += counts[0]
+        repeated += counts[1]
+        refused += len(batch.refusals)
+    if not rows_in:
+        seen = "; ".join(
+            f"{column} holds {', '.join(map(excerpt, sorted(v)))}" for column, v in plan.where_seen.items()
+        )
+        raise DataError(f"no row of {source.name} is among those that where takes: {seen}")
+    return ImportTotals(rows_in, new, repeated, refused, import_id)
+
+
+def _write_refusals(
+    lakehouse: Lakehouse, dataset: str, refusals: Sequence[Refusal], import_id: str, number: int
+) -> None:
+    # They follow from source, mapping and rules, all of which the id covers: skipping a second commit loses nothing.
+    rows = [
+        {
+            "import_id": import_id,
+            "dataset": dataset,
+            "line": refusal.line,
+            "field": refusal.field,
+            "reason": refusal.reason,
+            "excerpt": refusal.excerpt,
+        }
+        for refusal in refusals
+    ]
+    lakehouse.append_rows("import_refusals", rows, once=f"{import_id}:refusals:{number}")
+
+
+def _commit(lakehouse: Lakehouse, table: str, dataset: str, rows: Sequence[Row], note: str) -> None:
+    """One commit with a note of its totals; a suite is written anew with the digests that its new rows give it."""
+    frame = lakehouse.frame(table, [{"suite_digest": "", **row} for row in rows]).coalesce(1)
+    mode = "append"
+    if table == "evaluation_prompts":
+        frame, mode = _with_suite_digests(lakehouse, dataset, frame, rows), "overwrite"
+    writer = lakehouse.shape(table, frame).write.format("delta").mode(mode)
+    if mode == "overwrite":
+        writer = writer.option("replaceWhere", f"`dataset` = {quote(dataset)}")
+    writer = (
+        writer.option("txnAppId", note.partition(" new ")[0])
+        .option("txnVersion", 1)
+        .option("userMetadata", note)
+    )
+    writer.saveAsTable(lakehouse.name(table))
+
+
+def _with_suite_digests(
+    lakehouse: Lakehouse, dataset: str, frame: DataFrame, rows: Sequence[Row]
+) -> DataFrame:
+    there = lakehouse.read("evaluation_prompts").where(F.col("dataset") == dataset)
+    suites: dict[tuple[str, str], list[str]] = {}
+    for suite, split, text in there.select("suite", "split", "text_sha256").toLocalIterator():
+        suites.setdefault((suite, split), []).append(text)
+    for row in rows:
+        suites.setdefault((row["suite"], row["split"]), []).append(row["text_sha256"])
+    digests = lakehouse.spark.createDataFrame(
+        [(suite, split, suite_digest(texts)) for (suite, split), texts in sorted(suites.items())],
+        "suite STRING, split STRING, suite_digest STRING",
+    )
+    whole = there.unionByName(frame).drop("suite_digest")
+    return whole.join(F.broadcast(digests), on=["suite", "split"], how="inner").coalesce(1)
+
+
+def _key_columns(table: str) -> tuple[str, ...]:
+    return tuple(name for name in BY_NAME[table].key if name != "dataset")
+
+
+def _key(table: str, row: Mapping[str, Any]) -> bytes:
+    """16 bytes that stand for a row's key within its data set."""
+    return hashlib.sha256("\x1f".join(row[name] for name in _key_columns(table)).encode()).digest()[:16]
+
+
+def _keys(lakehouse: Lakehouse, table: str, dataset: str) -> set[bytes]:
+    there = lakehouse.read(table).where(F.col("dataset") == dataset).select(*_key_columns(table))
+    return {_key(table, row.asDict()) for row in there.toLocalIterator()}
+
+
+def _written(lakehouse: Lakehouse, table: str, import_id: str) -> dict[int, tuple[int, int]]:
+    """Batches that an earlier attempt of this import committed, with how many of their rows were new and repeated."""
+    history = lakehouse.spark.sql(f"DESCRIBE HISTORY {lakehouse.name(table)}")
+    notes = history.where(F.col("userMetadata").startswith(f"mart import {import_id} ")).select(
+        "userMetadata"
+    )
+    found = [match for row in notes.collect() if (match := _NOTE.fullmatch(row["userMetadata"]))]
+    return {int(match["batch"]): (int(match["new"]), int(match["repeated"])) for match in found}
+
+
+def _finished(lakehouse: Lakehouse, import_id: str) -> ImportTotals | None:
+    row = lakehouse.read("imports").where(F.col("import_id") == import_id).head()
+    if row is None:
+        return None
+    return ImportTotals(row["rows_in"], row["rows_new"], row["rows_repeated"], row["rows_refused"], import_id)

@@ -1,0 +1,229 @@
+"""The lakehouse: Delta tables created, checked and migrated from `schemas/`, read at versions, written atomically."""
+
+import logging
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+from pyspark.sql.types import StructType, _parse_datatype_string
+
+from pipelines.errors import ConfigError, SchemaError
+from schemas.model import Column, Table
+from schemas.tables import BY_NAME, TABLES
+
+log = logging.getLogger(__name__)
+
+# An audit reads versions that are years old; Delta's defaults (7 and 30 days) would drop them.
+_RETENTION = {
+    "delta.deletedFileRetentionDuration": "interval 3650 days",
+    "delta.logRetentionDuration": "interval 3650 days",
+}
+_NAME = re.compile(r"[A-Za-z0-9_\-]+")
+
+
+def quote(text: str) -> str:
+    """A string literal of Spark SQL that holds exactly this text, whatever is in it."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+class Lakehouse:
+    """The tables of one schema, by name.
+
+    Args:
+        spark: a session with Delta.
+        schema: `catalog.schema` or `schema`.
+        folder: where the tables lie when they are plain folders; None leaves the place to the catalog, as Unity
+            Catalog does for managed tables.
+
+    Raises:
+        ConfigError: a name holds something other than letters, digits, `_` and `-`.
+    """
+
+    def __init__(self, spark: SparkSession, schema: str = "mart", folder: Path | None = None) -> None:
+        for part in schema.split("."):
+            if not _NAME.fullmatch(part):
+                raise ConfigError(f"{schema!r} is no schema name: write catalog.schema with letters, digits, _ and -")
+        self.spark = spark
+        self.schema = schema
+        self.folder = folder
+
+    def name(self, table: str) -> str:
+        """The full, quoted name of a table or view."""
+        return ".".join(f"`{part}`" for part in (*self.schema.split("."), table))
+
+    def ensure(self, tables: Iterable[Table] = TABLES) -> None:
+        """Create what is missing, migrate what is older, refuse what differs from `schemas/`.
+
+        Raises:
+            SchemaError: a table lacks or alters a column of ours, or is newer than this code.
+        """
+        where = f" LOCATION {quote(str(self.folder))}" if self.folder else ""
+        self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self.name('').rpartition('.')[0]}{where}")
+        # Each table is a handful of short driver-side jobs that mostly wait for one another.
+        with ThreadPoolExecutor(max_workers=4, thread_name_prefix="ensure") as pool:
+            for made in [pool.submit(self._ensure_table, table) for table in tables]:
+                made.result()
+
+    def _location(self, table: str) -> str:
+        return f" LOCATION {quote(str(self.folder / table))}" if self.folder else ""
+
+    def _ensure_table(self, table: Table) -> None:
+        known = self.spark.catalog.tableExists(self.name(table.name).replace("`", ""))
+        on_disk = self.folder is not None and (self.folder / table.name / "_delta_log").exists()
+        if on_disk and not known:
+            # The local catalog lives in memory: what an earlier process made is registered by its location.
+            self.spark.sql(f"CREATE TABLE {self.name(table.name)} USING DELTA{self._location(table.name)}")
+        elif not known:
+            self._create(table)
+            return
+        self._check(table)
+
+    def _create(self, table: Table) -> None:
+        columns = ", ".join(column.ddl for column in table.columns)
+        parts = ", ".join(f"`{name}`" for name in table.partitioned_by)
+        properties = {
+            **_RETENTION,
+            "mart.table_version": str(table.version),
+            **{f"delta.constraints.{name}": sql for name, sql in table.checks.items()},
+        }
+        rendered = ", ".join(f"{quote(key)} = {quote(value)}" for key, value in properties.items())
+        self.spark.sql(
+            f"CREATE TABLE IF NOT EXISTS {self.name(table.name)} ({columns}) USING DELTA"
+            + (f" PARTITIONED BY ({parts})" if parts else "")
+            + self._location(table.name)
+            + f" COMMENT {quote(table.grain)} TBLPROPERTIES ({rendered})"
+        )
+
+    def _check(self, table: Table) -> None:
+        found = self.spark.table(self.name(table.name)).schema
+        have = {item.name: item.dataType for item in found}
+        version = self.stored_version(table.name)
+        if version > table.version:
+            raise SchemaError(
+                f"table {table.name} has schema version {version}, this code knows {table.version}: "
+                "install the newer package that wrote it"
+            )
+        if version < table.version:
+            self._migrate(table, version, have)
+            have = {item.name: item.dataType for item in self.spark.table(self.name(table.name)).schema}
+        wrong = [
+            f"{column.name} is missing"
+            if column.name not in have
+            else f"{column.name} is {have[column.name].simpleString()}, not {column.type.lower()}"
+            for column in table.columns
+            if column.name not in have or have[column.name] != _parse_datatype_string(column.type)
+        ]
+        if wrong:
+            raise SchemaError(
+                f"table {table.name} differs from its schema: {'; '.join(wrong)}. "
+                "Restore the column, or start a new schema"
+            )
+
+    def stored_version(self, table: str) -> int:
+        """The schema version that a table says it has."""
+        rows = self.spark.sql(f"SHOW TBLPROPERTIES {self.name(table)}").collect()
+        properties = {row["key"]: row["value"] for row in rows}
+        return int(properties.get("mart.table_version", "1"))
+
+    def _migrate(self, table: Table, version: int, have: Mapping[str, Any]) -> None:
+        names = [name for later in range(version + 1, table.version + 1) for name in table.added.get(later, ())]
+        missing = [_nullable(table.column(name)) for name in names if name not in have]
+        if missing:
+            self.spark.sql(f"ALTER TABLE {self.name(table.name)} ADD COLUMNS ({', '.join(c.ddl for c in missing)})")
+        self.spark.sql(
+            f"ALTER TABLE {self.name(table.name)} SET TBLPROPERTIES ('mart.table_version' = '{table.version}')"
+        )
+        log.info("table %s migrated from schema version %d to %d", table.name, version, table.version)
+
+    def version(self, table: str) -> int:
+        """The newest version of a table."""
+        row = self.spark.sql(f"DESCRIBE HISTORY {self.name(table)} LIMIT 1").select("version").head()
+        return int(row["version"]) if row else 0
+
+    def read(self, table: str, version: int | None = None) -> DataFrame:
+        """A table, at a version or as it is now, with the columns that `schemas/` promises."""
+        names = [f"`{name}`" for name in BY_NAME[table].names]
+        suffix = "" if version is None else f" VERSION AS OF {int(version)}"
+        return self.spark.sql(f"SELECT {', '.join(names)} FROM {self.name(table)}{suffix}")
+
+    def struct(self, table: str) -> StructType:
+        """The Spark schema of a table as `schemas/` has it."""
+        columns = BY_NAME[table].columns
+        schema = StructType()
+        for column in columns:
+            schema = schema.add(column.name, _parse_datatype_string(column.type), column.nullable)
+        return schema
+
+    def frame(self, table: str, rows: Sequence[Mapping[str, Any]]) -> DataFrame:
+        """Rows from the driver as a frame of that table; `recorded_at` is filled in.
+
+        Raises:
+            KeyError: a row lacks a column that may not be null.
+        """
+        now = datetime.now(UTC)
+        data = []
+        for row in rows:
+            filled = {"recorded_at": now, **row}
+            data.append(
+                tuple(
+                    filled.get(column.name) if column.nullable else filled[column.name]
+                    for column in BY_NAME[table].columns
+                )
+            )
+        return self.spark.createDataFrame(data, self.struct(table))
+
+    def shape(self, table: str, frame: DataFrame) -> DataFrame:
+        """The frame with exactly the table's columns, in order and cast; `recorded_at` is filled in."""
+        if "recorded_at" in BY_NAME[table].names and "recorded_at" not in frame.columns:
+            frame = frame.withColumn("recorded_at", F.current_timestamp())
+        missing = [name for name in BY_NAME[table].names if name not in frame.columns]
+        if missing:
+            raise SchemaError(f"a frame for table {table} lacks {', '.join(missing)}")
+        return frame.select([F.col(f"`{c.name}`").cast(c.type).alias(c.name) for c in BY_NAME[table].columns])
+
+    def append(self, table: str, frame: DataFrame, *, once: str | None = None) -> None:
+        """Append a frame in one commit.
+
+        Args:
+            table: the table.
+            frame: rows with the table's columns.
+            once: an id of this very commit; a second commit under the same id is skipped by Delta, so that a retry
+                can't write rows twice.
+        """
+        writer = self.shape(table, frame).write.format("delta").mode("append")
+        if once is not None:
+            writer = writer.option("txnAppId", once).option("txnVersion", 1)
+        writer.saveAsTable(self.name(table))
+
+    def append_rows(self, table: str, rows: Sequence[Mapping[str, Any]], *, once: str | None = None) -> None:
+        """Append rows held by the driver in one commit; no rows, no commit."""
+        if rows:
+            self.append(table, self.frame(table, rows).coalesce(1), once=once)
+
+    def replace(self, table: str, frame: DataFrame, scope: Mapping[str, str | int]) -> None:
+        """Write a frame in place of all rows of a scope, in one commit: what is run again replaces, never doubles.
+
+        Args:
+            table: the table.
+            frame: rows, all within the scope.
+            scope: column to value.
+        """
+        condition = " AND ".join(
+            f"`{name}` = {value if isinstance(value, int) else quote(value)}" for name, value in scope.items()
+        )
+        (
+            self.shape(table, frame)
+            .write.format("delta")
+            .mode("overwrite")
+            .option("replaceWhere", condition)
+            .saveAsTable(self.name(table))
+        )
+
+
+def _nullable(column: Column) -> Column:
+    return Column(column.name, column.type, column.comment, nullable=True, volatile=column.volatile)

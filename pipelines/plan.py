@@ -1,0 +1,89 @@
+"""The order of the steps: what a round is made of. `mart describe` prints it, `resources/` schedules it."""
+
+from pipelines.config import RunConfig
+from pipelines.step import Step, TrainStep
+from pipelines.steps.attack import ATTACK
+from pipelines.steps.curate import (
+    CURATE_ADVERSARY,
+    CURATE_HELPFULNESS,
+    CURATE_SAFETY,
+    CURATE_TARGET,
+    CURATE_WARM_ADVERSARY,
+    CURATE_WARM_TARGET,
+)
+from pipelines.steps.evaluate import EVALUATE_ADVERSARY, EVALUATE_ATTACK, EVALUATE_TARGET
+from pipelines.steps.report import REPORT
+from pipelines.steps.respond import RESPOND
+from pipelines.steps.score import EVALUATE_SCORE, SCORE
+from pipelines.steps.screen import SCREEN
+from pipelines.steps.select import SELECT
+
+
+def _train(name: str, role: str, curated_by: str, section: str) -> TrainStep:
+    return TrainStep(
+        name=name,
+        role=role,  # type: ignore[arg-type]
+        reads=("training_examples",),
+        writes="checkpoints",
+        section=section,
+        gpu=True,
+        curated_by=curated_by,
+    )
+
+
+TRAIN_SAFETY = _train("train_safety", "safety_rm", "curate_safety", "§3.1: S_s")
+TRAIN_HELPFULNESS = _train("train_helpfulness", "helpfulness_rm", "curate_helpfulness", "§3.1: S_h")
+TRAIN_WARM_TARGET = _train("train_warm_target", "target", "curate_warm_target", "§3.1: the base of both models")
+TRAIN_WARM_ADVERSARY = _train("train_warm_adversary", "adversary", "curate_warm_adversary", "§2.1: M_adv[0]")
+TRAIN_ADVERSARY = _train("train_adversary", "adversary", "curate_adversary", "§2.1: M_adv[i]")
+TRAIN_TARGET = _train("train_target", "target", "curate_target", "§2.2: M_tgt[i]")
+
+BOOTSTRAP: tuple[Step, ...] = (
+    CURATE_SAFETY,
+    TRAIN_SAFETY,
+    CURATE_HELPFULNESS,
+    TRAIN_HELPFULNESS,
+    CURATE_WARM_TARGET,
+    TRAIN_WARM_TARGET,
+    CURATE_WARM_ADVERSARY,
+    TRAIN_WARM_ADVERSARY,
+)
+ROUND: tuple[Step, ...] = (
+    ATTACK,
+    SCREEN,
+    RESPOND,
+    SCORE,
+    SELECT,
+    CURATE_ADVERSARY,
+    TRAIN_ADVERSARY,
+    CURATE_TARGET,
+    TRAIN_TARGET,
+)
+EVALUATION: tuple[Step, ...] = (EVALUATE_TARGET, EVALUATE_ADVERSARY, EVALUATE_ATTACK, EVALUATE_SCORE, REPORT)
+ALL = {step.name: step for step in (*BOOTSTRAP, *ROUND, *EVALUATION)}
+
+
+def steps_of(config: RunConfig, round: int) -> tuple[Step, ...]:
+    """The steps of a round as this configuration has them, in order.
+
+    Left out are: the training of a reward model that is given finished, the warm start of a model that needs none,
+    and the training of a role that is frozen.
+    """
+    left_out: set[str] = set()
+    if config.reward_models["safety"].dataset is None:
+        left_out |= {"curate_safety", "train_safety"}
+    if config.reward_models["helpfulness"].dataset is None:
+        left_out |= {"curate_helpfulness", "train_helpfulness"}
+    if config.data.warm_start is None:
+        left_out |= {"curate_warm_target", "train_warm_target"}
+    if not config.adversary.warm_pairs:
+        left_out |= {"curate_warm_adversary", "train_warm_adversary"}
+    for role in ("adversary", "target"):
+        if round > 0 and not getattr(config, role).enabled:
+            left_out |= {f"curate_{role}", f"train_{role}"}
+    if config.data.suites is None:
+        left_out.add("evaluate_target")
+    if not config.evaluate.adversary_prompts:
+        left_out |= {"evaluate_adversary", "evaluate_attack"}
+    body = (*BOOTSTRAP, *EVALUATION) if round == 0 else (*ROUND, *EVALUATION)
+    return tuple(step for step in body if step.name not in left_out)

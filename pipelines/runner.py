@@ -1,0 +1,486 @@
+"""The runner: puts the steps in order and is alone in touching tables."""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.artifacts import Artifacts
+from pipelines.config import RunConfig
+from pipelines.engines.protocol import Adapter, GeneratorSpec, ScorerSpec
+from pipelines.errors import ConfigError, GateBlocked, MartError
+from pipelines.gates import CheckResult, gate_batch, load_suites, run_gate, sentence
+from pipelines.generation import Ask, ask_all, write_requests
+from pipelines.history import History, now
+from pipelines.lakehouse import Lakehouse
+from pipelines.models import LocalModel, local_model
+from pipelines.plan import steps_of
+from pipelines.scorers import judge_spec, reward_model_spec, scorer_rows
+from pipelines.step import Counts, CurateStep, GenerationStep, Inputs, RoundContext, Step, TableStep, TrainStep
+from pipelines.training_jobs import (
+    WARM_RUN,
+    Order,
+    base_source,
+    checkpoint_row,
+    number_examples,
+    prove_checkpoint,
+    recipe_of,
+    settings_for,
+    train,
+    training_root,
+)
+from pipelines.version import code_version
+from schemas.digests import canonical_json, digest
+from schemas.tables import BY_NAME
+
+log = logging.getLogger(__name__)
+
+_TRAINED_BY = {
+    "adversary": ("train_warm_adversary", "train_adversary"),
+    "target": ("train_warm_target", "train_target"),
+    "safety_rm": ("train_safety",),
+    "helpfulness_rm": ("train_helpfulness",),
+}
+_GATES_FOLDER = Path(__file__).parent.parent / "conf"
+
+
+class Runner:
+    """Runs the steps of one run.
+
+    Args:
+        lakehouse: the tables.
+        artifacts: the artifact root.
+        config: the run's configuration.
+        run_id: the run, which `begin` has made.
+        home: host-local folder for engines' sockets and locks; the system's when None.
+        check_lease: called between steps; raises when the run was taken over.
+    """
+
+    def __init__(
+        self,
+        lakehouse: Lakehouse,
+        artifacts: Artifacts,
+        config: RunConfig,
+        run_id: str,
+        *,
+        home: str = "",
+        check_lease: Any = lambda: None,
+    ) -> None:
+        self.lakehouse = lakehouse
+        self.artifacts = artifacts
+        self.config = config
+        self.run_id = run_id
+        self.home = home
+        self.history = History(lakehouse, run_id)
+        self.suites = load_suites(_suite_path(config), config.gates.parameters)
+        self._check_lease = check_lease
+        self._alive = ExitStack()
+        self._engine_up = False
+
+    def close(self, *, stop_engine: bool = True) -> None:
+        """Let go of the engine, and end it unless a next process of this run is to find it."""
+        if self._engine_up and stop_engine:
+            from pipelines.engines.host import stop_engine as stop
+
+            stop(self.generator_spec)
+        self._alive.close()
+        self._engine_up = False
+
+    def run_round(self, round: int) -> None:
+        """Run every step of a round that is not published yet."""
+        for step in steps_of(self.config, round):
+            self.run_step(step, round)
+
+    def run_step(self, step: Step, round: int) -> None:
+        """Run one step, unless it is published.
+
+        Raises:
+            GateBlocked: a gate refused its batch.
+            ConfigError: a step that it builds on is not published.
+        """
+        if self.history.is_done(round, step.name):
+            log.info("round %d %s: published already", round, step.name)
+            return
+        self._check_lease()
+        self._check_predecessors(step, round)
+        attempt = self._attempts(step, round) + 1
+        versions = {table: self.lakehouse.version(table) for table in step.reads}
+        started, clock = now(), time.monotonic()
+        event = {"run_id": self.run_id, "round": round, "step": step.name, "attempt": attempt, "started_at": started}
+        counts = Counts()
+        try:
+            inputs = Inputs(
+                self.context(round),
+                {table: self.history.published(table, version) for table, version in versions.items()},
+            )
+            batch = self._execute(step, inputs, versions, counts)
+            self._gates(step, inputs, batch, attempt, counts)
+        except MartError as error:
+            state = "blocked" if isinstance(error, GateBlocked) else "failed"
+            self._record(event, state, versions, {}, counts, str(error))
+            raise
+        self._record(event, "done", versions, {step.writes: self.lakehouse.version(step.writes)}, counts, None)
+        self.history.record_done(round, step.name, counts.values)
+        shown = ", ".join(f"{key} {value}" for key, value in counts.values.items() if isinstance(value, int))
+        log.info("round %d %s: %s (%.1f s)", round, step.name, shown or "done", time.monotonic() - clock)
+
+    def context(self, round: int) -> RoundContext:
+        """Where the run stands at the next step of a round."""
+        current = {role: self.history.checkpoint(role, round, steps) for role, steps in _TRAINED_BY.items()}
+        first = {role: self.history.checkpoint(role, 0, steps) for role, steps in _TRAINED_BY.items()}
+        return RoundContext(
+            spark=self.lakehouse.spark,
+            config=self.config,
+            run_id=self.run_id,
+            round=round,
+            checkpoints=current,
+            first_checkpoints=first,
+            scorers=self.scorers if self._scorers_known() else {},
+            base=self.base.path,
+        )
+
+    @cached_property
+    def base(self) -> LocalModel:
+        """The base of adversary and target."""
+        if self.config.engine.backend == "scripted" and not self.config.model:
+            raise ConfigError("model is empty")
+        return local_model(self.config.model)
+
+    @cached_property
+    def generator_spec(self) -> GeneratorSpec:
+        """The engine that serves the base and every adapter of this run."""
+        engine = self.config.engine
+        lora = engine.backend in ("vllm", "transformers")
+        return GeneratorSpec(
+            backend=engine.backend,
+            model=self.base.path,
+            model_digest=self.base.digest,
+            dtype=engine.dtype,
+            max_model_len=engine.max_model_len,
+            max_num_seqs=engine.max_num_seqs,
+            memory_share=engine.memory_share,
+            kv_cache_gib=engine.kv_cache_gib,
+            threads=engine.threads,
+            max_adapters=4 if lora else 0,
+            max_lora_rank=max(engine.max_lora_rank, self.config.target.settings.lora_rank),
+            owner=f"{self.run_id}:{os.getuid()}",
+            home=self.home,
+            lease_seconds=engine.lease_seconds,
+            options={**engine.options, "in_flight": engine.in_flight},
+        )
+
+    @cached_property
+    def scorers(self) -> dict[str, ScorerSpec]:
+        """The run's judges, reward models first."""
+        specs = {
+            aspect: reward_model_spec(self.config, aspect, self._checkpoint_row(self._reward_checkpoint(aspect)), self.artifacts)
+            for aspect in ("safety", "helpfulness")
+        }
+        specs |= {judge.name: judge_spec(judge) for judge in self.config.judges}
+        known = self.lakehouse.read("scorers").where(F.col("run_id") == self.run_id).select("scorer_digest", "name")
+        have = {(row["scorer_digest"], row["name"]) for row in known.collect()}
+        rows = [
+            row
+            for row in scorer_rows(self.run_id, specs, {a: self._checkpoint_row(self._reward_checkpoint(a)) for a in ("safety", "helpfulness")})
+            if (row["scorer_digest"], row["name"]) not in have
+        ]
+        self.lakehouse.append_rows("scorers", rows)
+        return specs
+
+    def _reward_checkpoint(self, aspect: str) -> str | None:
+        return self.history.checkpoint(f"{aspect}_rm", 0, _TRAINED_BY[f"{aspect}_rm"])
+
+    def _scorers_known(self) -> bool:
+        return all(
+            self.config.reward_models[aspect].dataset is None or self._reward_checkpoint(aspect)
+            for aspect in ("safety", "helpfulness")
+        )
+
+    def _check_predecessors(self, step: Step, round: int) -> None:
+        order = [*steps_of(self.config, round)]
+        if step.name not in [item.name for item in order]:
+            raise ConfigError(f"step {step.name} is no part of round {round} under this configuration; `mart describe` lists them")
+        earlier = [(round, item.name) for item in order[: [item.name for item in order].index(step.name)]]
+        if round:
+            earlier = [(round - 1, item.name) for item in steps_of(self.config, round - 1)] + earlier
+        needed = _needs(step)
+        missing = [
+            f"round {at} {name}"
+            for at, name in earlier
+            if not self.history.is_done(at, name) and (at < round or name in needed)
+        ]
+        if missing:
+            raise ConfigError(f"step {step.name} of round {round} needs {missing[0]} first; run `mart step {missing[0].split()[-1]}`")
+
+    def _attempts(self, step: Step, round: int) -> int:
+        mine = (F.col("run_id") == self.run_id) & (F.col("round") == round) & (F.col("step") == step.name)
+        return self.lakehouse.read("steps").where(mine).count()
+
+    def _record(
+        self,
+        event: Mapping[str, Any],
+        state: str,
+        reads: Mapping[str, int],
+        writes: Mapping[str, int],
+        counts: Counts,
+        error: str | None,
+    ) -> None:
+        row = {
+            **event,
+            "state": state,
+            "ended_at": now(),
+            "reads": json.dumps(reads, sort_keys=True),
+            "writes": json.dumps(writes, sort_keys=True),
+            "counts": canonical_json(counts.values),
+            "busy_seconds": counts.busy_seconds,
+            "error": error and error[:2000],
+        }
+        self.lakehouse.append_rows("steps", [row])
+
+    def _execute(self, step: Step, inputs: Inputs, versions: Mapping[str, int], counts: Counts) -> DataFrame:
+        match step:
+            case GenerationStep():
+                return self._generate(step, inputs, counts)
+            case CurateStep():
+                return self._curate(step, inputs, counts)
+            case TrainStep():
+                return self._train(step, inputs, versions, counts)
+            case TableStep():
+                return self._build(step, inputs, counts)
+        raise TypeError(f"no way to run {type(step).__name__}")
+
+    def _build(self, step: TableStep, inputs: Inputs, counts: Counts) -> DataFrame:
+        names = {"run_id": self.run_id, "round": inputs.context.round, "step": step.name}
+        scope = {name: names[name] for name in step.scope}
+        clock = time.monotonic()
+        self.lakehouse.replace(step.writes, step.build(inputs), scope)
+        if step.gpu:
+            counts.busy_seconds = time.monotonic() - clock
+        written = self._written(step.writes, scope)
+        counts.values["rows"] = written.count()
+        return written
+
+    def _written(self, table: str, scope: Mapping[str, Any]) -> DataFrame:
+        frame = self.lakehouse.read(table)
+        for name, value in scope.items():
+            frame = frame.where(F.col(name) == value)
+        return frame
+
+    def _generate(self, step: GenerationStep, inputs: Inputs, counts: Counts) -> DataFrame:
+        context = inputs.context
+        ids = {
+            "run_id": self.run_id,
+            "round": context.round,
+            "base": self.base.path,
+            "chunk_rows": self.config.engine.chunk_rows,
+        }
+        scope = {"run_id": self.run_id, "round": context.round, "step": step.name}
+        asked = self._written("requests", scope).count()
+        if not asked:  # all requests are one commit: there are all or none
+            asked = write_requests(self.lakehouse, step, step.plan(inputs), ids)
+        self._start_engine()
+        names = self._written("requests", scope).select("checkpoint_id").distinct().collect()
+        adapters = {row[0]: self._adapter(row[0]) for row in names if row[0]}
+        columns = tuple(name for name in BY_NAME[step.writes].names if name != "recorded_at")
+        ask = Ask(spec=self.generator_spec, adapters=adapters, outcome=step.outcome, columns=columns)
+        counts.busy_seconds = ask_all(
+            self.lakehouse, step, ask, ids, self.config.engine.chunks_in_flight, self.config.engine.partitions
+        )
+        written = self._written(step.writes, scope)
+        total = written.agg(
+            F.count("*").alias("rows"),
+            F.count_if(F.col("status") == "ok").alias("ok"),
+            F.count_if(F.col("status") == "error").alias("errors"),
+            F.coalesce(F.sum("prompt_tokens"), F.lit(0)).alias("prompt_tokens"),
+            F.coalesce(F.sum("completion_tokens"), F.lit(0)).alias("completion_tokens"),
+        ).head()
+        counts.values |= {"requests": asked, **(total.asDict() if total else {})}
+        if counts.values["rows"] != asked:
+            raise MartError(f"step {step.name} asked {asked} times and has {counts.values['rows']} outcomes: report this")
+        return written
+
+    def _start_engine(self) -> None:
+        if self._engine_up or self.config.engine.backend != "vllm":
+            return
+        from pipelines.engines.host import ensure_engine, keep_alive
+
+        self._alive.enter_context(keep_alive(self.generator_spec))
+        ensure_engine(self.generator_spec)
+        self._engine_up = True
+
+    def _checkpoint_row(self, checkpoint_id: str | None) -> dict[str, Any] | None:
+        if checkpoint_id is None:
+            return None
+        row = self.lakehouse.read("checkpoints").where(F.col("checkpoint_id") == checkpoint_id).head()
+        return None if row is None else row.asDict()
+
+    def _adapter(self, checkpoint_id: str) -> Adapter:
+        row = self._checkpoint_row(checkpoint_id)
+        if row is None:
+            raise ConfigError(f"checkpoint {checkpoint_id} is not registered in {self.lakehouse.schema}.checkpoints")
+        return Adapter(name=row["weights_sha256"], path=str(self.artifacts.root / row["path"]))
+
+    def _curate(self, step: CurateStep, inputs: Inputs, counts: Counts) -> DataFrame:
+        context = inputs.context
+        run_id = WARM_RUN if step.warm else self.run_id
+        base = local_model(base_source(self.config, step.role))
+        numbered = number_examples(step.build(inputs), step.role)
+        root, rows = training_root(numbered)
+        parent = None if step.warm else context.checkpoints[step.role]
+        recipe = recipe_of(self.config, step.role, context.round, run_id, base, parent, root, rows)
+        checkpoint_id = digest(recipe)
+        shaped = numbered.select(
+            "*",
+            F.lit(run_id).alias("run_id"),
+            F.lit(context.round).alias("round"),
+            F.lit(checkpoint_id).alias("checkpoint_id"),
+            F.lit(step.role).alias("role"),
+        )
+        scope = {"checkpoint_id": checkpoint_id}
+        if self._written("training_examples", scope).count() != rows:
+            self.lakehouse.replace("training_examples", shaped, scope)
+        counts.values |= {"rows": rows, "role": step.role, "checkpoint_id": checkpoint_id, "recipe": recipe}
+        return self._written("training_examples", scope)
+
+    def _train(self, step: TrainStep, inputs: Inputs, versions: Mapping[str, int], counts: Counts) -> DataFrame:
+        recipe = self.history.counts(inputs.context.round, step.curated_by)["recipe"]
+        checkpoint_id = digest(recipe)
+        counts.values |= {"rows": recipe["training_rows"], "role": step.role, "checkpoint_id": checkpoint_id}
+        known = self._checkpoint_row(checkpoint_id)
+        if known is not None:
+            prove_checkpoint(self.artifacts.root / known["path"])
+            counts.values["reused"] = True
+            return self._written("checkpoints", {"checkpoint_id": checkpoint_id})
+        source = base_source(self.config, step.role)
+        order = Order(
+            checkpoint_id=checkpoint_id,
+            recipe=recipe,
+            base=local_model(source),
+            parent=self._checkpoint_row(recipe["parent"]),
+            settings=settings_for(self.config, step.role, warm=recipe["run_id"] == WARM_RUN),
+            code_version=code_version(),
+        )
+        version = versions["training_examples"]
+        manifest, counts.busy_seconds = train(self.lakehouse, self.artifacts, order, version)
+        row = checkpoint_row(self.artifacts, order, manifest, version, source)
+        self.lakehouse.append_rows("checkpoints", [row], once=digest(["checkpoint", checkpoint_id]))
+        return self._written("checkpoints", {"checkpoint_id": checkpoint_id})
+
+    def _gates(self, step: Step, inputs: Inputs, batch: DataFrame, attempt: int, counts: Counts) -> None:
+        for gate in step.gates:
+            suite = self.suites[gate]
+            results = run_gate(suite, gate_batch(gate, inputs, batch))
+            self._record_gate(gate, suite.digest, inputs.context.round, attempt, results)
+            overridden = self._overrides(gate, inputs.context.round)
+            refused = [result for result in results if not result.success and result.check_name not in overridden]
+            counts.values[f"checks_{gate}"] = len(results)
+            if refused:
+                raise GateBlocked(f"run {self.run_id} round {inputs.context.round}: {sentence(gate, refused)}")
+
+    def _record_gate(self, gate: str, suite_digest: str, round: int, attempt: int, results: list[CheckResult]) -> None:
+        rows = [
+            {
+                "run_id": self.run_id,
+                "round": round,
+                "gate": gate,
+                "attempt": attempt,
+                "suite_digest": suite_digest,
+                **{key: value for key, value in asdict(result).items() if key in BY_NAME["quality_results"].names},
+            }
+            for result in results
+        ]
+        self.lakehouse.append_rows("quality_results", rows)
+
+    def _overrides(self, gate: str, round: int) -> set[str]:
+        rows = self.lakehouse.read("gate_overrides").where(
+            (F.col("run_id") == self.run_id) & (F.col("round") == round) & (F.col("gate") == gate)
+        )
+        return {row["check_name"] for row in rows.select("check_name").collect()}
+
+
+_DEPENDS: dict[str, tuple[str, ...]] = {
+    "screen": ("attack",),
+    "respond": ("screen",),
+    "score": ("respond",),
+    "select": ("score",),
+    "curate_adversary": ("select",),
+    "curate_target": ("select",),
+    "train_adversary": ("curate_adversary",),
+    "train_target": ("curate_target",),
+    "train_safety": ("curate_safety",),
+    "train_helpfulness": ("curate_helpfulness",),
+    "train_warm_target": ("curate_warm_target",),
+    "train_warm_adversary": ("curate_warm_adversary",),
+    "evaluate_target": ("train_warm_target", "train_target"),
+    "evaluate_adversary": ("train_warm_adversary", "train_adversary"),
+    "evaluate_attack": ("evaluate_adversary", "train_target", "train_warm_target"),
+    "evaluate_score": ("evaluate_target", "evaluate_attack", "train_safety", "train_helpfulness"),
+    "report": ("evaluate_score", "select", "curate_adversary", "curate_target"),
+}
+
+
+def _needs(step: Step) -> set[str]:
+    """All steps of the same round that a step builds on, directly or not."""
+    needed: set[str] = set()
+    waiting = list(_DEPENDS.get(step.name, ()))
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed.add(name)
+            waiting += _DEPENDS.get(name, ())
+    return needed
+
+
+def _suite_path(config: RunConfig) -> Path:
+    path = Path(config.gates.suites)
+    return path if path.is_absolute() or path.exists() else _GATES_FOLDER / path
+
+
+def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str, int] | None = None) -> None:
+    """Make the run's row, or check that a run that is there was begun with the same settings.
+
+    Raises:
+        ConfigError: the run was begun with other settings that affect results; names them.
+    """
+    row = lakehouse.read("runs").where(F.col("run_id") == run_id).head()
+    if row is None:
+        lakehouse.append_rows(
+            "runs",
+            [
+                {
+                    "run_id": run_id,
+                    "config": canonical_json(config.effective),
+                    "config_digest": config.digest,
+                    "code_version": code_version(),
+                    "parent_run_id": fork[0] if fork else None,
+                    "parent_round": fork[1] if fork else None,
+                    "created_at": now(),
+                }
+            ],
+            once=digest(["begin", run_id]),
+        )
+        return
+    if row["config_digest"] != config.digest:
+        changed = _differences(json.loads(row["config"]), config.effective)
+        raise ConfigError(
+            f"run {run_id} was begun with other settings: {'; '.join(changed)}. Give it another --run-id, or fork it: "
+            f"mart run --fork {run_id}@ROUND --set …"
+        )
+
+
+def _differences(old: Any, new: Any, where: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        found: list[str] = []
+        for key in sorted({*old, *new}):
+            found += _differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
+        return found
+    return [] if old == new else [f"{where} was {json.dumps(old)[:80]}, is {json.dumps(new)[:80]}"]

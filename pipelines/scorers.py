@@ -1,0 +1,74 @@
+"""The judges of a run: where each comes from, what identifies it, and what is known of its errors."""
+
+import importlib
+import inspect
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from pipelines.artifacts import Artifacts
+from pipelines.config import JudgeConfig, RunConfig
+from pipelines.engines.protocol import ScorerSpec
+from pipelines.errors import ConfigError
+from pipelines.models import local_model
+from schemas.digests import digest
+
+
+def reward_model_spec(
+    config: RunConfig, aspect: str, checkpoint: Mapping[str, Any] | None, artifacts: Artifacts
+) -> ScorerSpec:
+    """A reward model, trained by this project or given as a finished classifier."""
+    model = config.reward_models[aspect]  # type: ignore[index]
+    if checkpoint is not None:
+        path, weights = str(artifacts.root / checkpoint["path"]), checkpoint["weights_sha256"]
+    else:
+        local = local_model(model.base)
+        path, weights = local.path, local.digest
+    identity = digest(["classifier", aspect, weights, model.max_length])
+    return ScorerSpec(name=aspect, kind="classifier", model=path, digest=identity, max_length=model.max_length)
+
+
+def judge_spec(judge: JudgeConfig) -> ScorerSpec:
+    """An evaluation judge by rules; its digest covers the source of its module.
+
+    Raises:
+        ConfigError: there is no such function.
+    """
+    module_name, _, function = judge.function.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+        found = getattr(module, function)
+    except (ImportError, AttributeError, ValueError):
+        raise ConfigError(f"judge {judge.name}: there is no function {judge.function!r}; write package.module:function") from None
+    if not callable(found):
+        raise ConfigError(f"judge {judge.name}: {judge.function!r} is no function")
+    identity = digest(["rule", judge.function, judge.values, inspect.getsource(module)])
+    return ScorerSpec(
+        name=judge.name, kind="rule", model=judge.function, digest=identity, options={"values": dict(judge.values)}
+    )
+
+
+def scorer_rows(
+    run_id: str, specs: Mapping[str, ScorerSpec], checkpoints: Mapping[str, Mapping[str, Any] | None]
+) -> list[dict[str, Any]]:
+    """Rows of `scorers`, with each reward model's agreement with held-out labels."""
+    rows = []
+    for name, spec in specs.items():
+        checkpoint = checkpoints.get(name)
+        metrics = json.loads(checkpoint["metrics"]) if checkpoint else {}
+        held_out = {key: value for key, value in metrics.items() if key.startswith("heldout")}
+        rows.append(
+            {
+                "run_id": run_id,
+                "scorer_digest": spec.digest,
+                "name": name,
+                "kind": spec.kind,
+                "model": checkpoint["base"] if checkpoint else spec.model,
+                "checkpoint_id": checkpoint["checkpoint_id"] if checkpoint else None,
+                "selects": spec.kind == "classifier" and name in ("safety", "helpfulness"),
+                "heldout_accuracy": held_out.get("heldout_accuracy", held_out.get("heldout_pair_accuracy")),
+                "heldout_n": held_out.get("heldout_accuracy_n", held_out.get("heldout_pair_accuracy_n")),
+                "heldout_metrics": json.dumps(held_out, sort_keys=True) if held_out else None,
+            }
+        )
+    return rows

@@ -1,0 +1,66 @@
+"""The Spark session: the platform's where there is one, else a local one with Delta."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+log = logging.getLogger(__name__)
+
+# Slots wait for answers, so there are more than cores; 4 tries a task, as a cluster has.
+LOCAL_MASTER = "local[8,4]"
+
+
+def spark_session(scratch: Path | None = None, master: str = LOCAL_MASTER) -> tuple[SparkSession, bool]:
+    """A session with Delta, and whether it is ours to stop.
+
+    A session that exists is used as it is. Under `spark-submit` the submitted master counts; otherwise a local
+    session starts, with the jar that belongs to the installed `delta-spark` resolved through Maven coordinates.
+
+    Args:
+        scratch: folder for Spark's spill files; the system's temporary folder when None.
+        master: Spark master of a session of our own.
+    """
+    active = SparkSession.getActiveSession()
+    if active is not None:
+        return active, False
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    os.environ.setdefault("PYSPARK_DRIVER_PYTHON", sys.executable)
+    if "DATABRICKS_RUNTIME_VERSION" in os.environ:
+        return SparkSession.builder.getOrCreate(), False
+    builder = (
+        SparkSession.builder.appName("mart")
+        .config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension")
+        .config("spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog")
+        .config("spark.sql.session.timeZone", "UTC")
+        .config("spark.sql.shuffle.partitions", "4")
+        .config("spark.sql.adaptive.coalescePartitions.enabled", "true")
+        .config("spark.databricks.delta.snapshotPartitions", "2")
+        .config("spark.sql.execution.arrow.pyspark.enabled", "true")
+        .config("spark.sql.execution.arrow.maxRecordsPerBatch", "64")
+        .config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
+        .config("spark.driver.memory", os.environ.get("MART_DRIVER_MEMORY", "2g"))
+        .config("spark.driver.bindAddress", "127.0.0.1")
+        .config("spark.driver.host", "127.0.0.1")
+        .config("spark.log.level", "ERROR")
+    )
+    if scratch is not None:
+        scratch.mkdir(parents=True, exist_ok=True)
+        builder = builder.config("spark.local.dir", str(scratch)).config("spark.sql.warehouse.dir", str(scratch / "wh"))
+    if "spark.master" not in dict(_submitted()):
+        builder = builder.master(master)
+    from delta import configure_spark_with_delta_pip
+
+    session = configure_spark_with_delta_pip(builder).getOrCreate()
+    session.sparkContext.setLogLevel("ERROR")
+    return session, True
+
+
+def _submitted() -> list[tuple[str, str]]:
+    """Settings that `spark-submit` handed to this driver."""
+    from pyspark import SparkConf
+
+    return SparkConf().getAll() if os.environ.get("PYSPARK_GATEWAY_PORT") else []

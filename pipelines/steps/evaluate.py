@@ -1,0 +1,111 @@
+"""Evaluate (paper §3): both new models on frozen held-out sets, before the next round."""
+
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from pipelines.step import GenerationStep, Inputs
+from pipelines.steps import attack, respond
+from pipelines.steps.common import target_messages
+
+
+def suite_prompts(inputs: Inputs) -> DataFrame:
+    """The held-out prompts that are asked: the same in every round and for every seed."""
+    data = inputs.context.config.data
+    prompts = inputs["evaluation_prompts"].where(
+        (F.col("dataset") == (data.suites or "")) & (F.col("split") == data.split) & (F.col("suite") != "instructions")
+    )
+    if data.suite_limit:
+        # In order of the digest, which no one chose; seen and unseen styles are counted apart.
+        turn = Window.partitionBy("suite", "seen_style").orderBy("text_sha256")
+        prompts = prompts.withColumn("_turn", F.row_number().over(turn)).where(F.col("_turn") <= data.suite_limit)
+    return prompts
+
+
+def plan_target(inputs: Inputs) -> DataFrame:
+    """Every held-out prompt to the target in force, once, greedily unless configured otherwise."""
+    config = inputs.context.config
+    return suite_prompts(inputs).select(
+        F.lit(inputs.context.checkpoints["target"]).cast("string").alias("checkpoint_id"),
+        target_messages(inputs, F.col("text")).alias("messages"),
+        F.array("text_sha256").alias("parent_ids"),
+        F.col("text_sha256").alias("primary_parent"),
+        F.array().cast("array<string>").alias("root_seed_ids"),
+        F.lit(0).alias("depth"),
+        "suite",
+        "category",
+        "style",
+        F.col("text").alias("prompt"),
+        F.lit(False).alias("preamble"),
+        F.lit(config.evaluate.temperature).alias("temperature"),
+        F.lit(1.0).alias("top_p"),
+        F.lit(config.evaluate.max_tokens).alias("max_tokens"),
+        F.lit(0).alias("sample_index"),
+    )
+
+
+def plan_adversary(inputs: Inputs) -> DataFrame:
+    """The adversary in force writes one prompt for each of the first held-out seeds."""
+    config = inputs.context.config
+    pool = attack.seed_pool(inputs, config.data.split)
+    chosen = pool.orderBy("id").limit(config.evaluate.adversary_prompts)
+    return attack.requests_for(inputs, chosen, pool, 1, "evaluate_adversary")
+
+
+def plan_attack(inputs: Inputs) -> DataFrame:
+    """What that adversary wrote, asked of the frozen warm start and of the target in force."""
+    context = inputs.context
+    config = context.config
+    opponents = sorted({context.first_checkpoints["target"] or "", context.checkpoints["target"] or ""})
+    written = inputs.this_round("adversarial_prompts").where("step = 'evaluate_adversary' AND status = 'ok'")
+    asked = context.spark.createDataFrame([(name or None,) for name in opponents], "checkpoint_id string")
+    return written.drop("checkpoint_id").crossJoin(asked).select(
+        "checkpoint_id",
+        target_messages(inputs, F.col("text")).alias("messages"),
+        F.array("request_id").alias("parent_ids"),
+        F.col("request_id").alias("primary_parent"),
+        "root_seed_ids",
+        "depth",
+        F.lit("adversary").alias("suite"),
+        "category",
+        "style",
+        F.col("text").alias("prompt"),
+        F.lit(False).alias("preamble"),
+        F.lit(config.evaluate.temperature).alias("temperature"),
+        F.lit(1.0).alias("top_p"),
+        F.lit(config.evaluate.max_tokens).alias("max_tokens"),
+        F.lit(0).alias("sample_index"),
+    )
+
+
+EVALUATE_TARGET = GenerationStep(
+    name="evaluate_target",
+    reads=("evaluation_prompts",),
+    writes="responses",
+    section="§3: the target on frozen held-out sets",
+    gpu=True,
+    role="target",
+    plan=plan_target,
+    outcome=respond.outcome,
+)
+
+EVALUATE_ADVERSARY = GenerationStep(
+    name="evaluate_adversary",
+    reads=("seed_prompts",),
+    writes="adversarial_prompts",
+    section="§3: the adversary on held-out seeds",
+    gpu=True,
+    role="adversary",
+    plan=plan_adversary,
+    outcome=attack.outcome,
+)
+
+EVALUATE_ATTACK = GenerationStep(
+    name="evaluate_attack",
+    reads=("adversarial_prompts",),
+    writes="responses",
+    section="§3: the adversary against the frozen warm start and against the target in force",
+    gpu=True,
+    role="target",
+    plan=plan_attack,
+    outcome=respond.outcome,
+)

@@ -1,0 +1,94 @@
+"""Score (paper §2.2): judges give verdicts on (prompt, response), each a row of its own."""
+
+from collections.abc import Iterable, Iterator
+
+import pandas as pd
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F
+
+from pipelines.engines.protocol import ScorerSpec
+from pipelines.step import Inputs, TableStep
+
+_SCHEMA = "response_id string, value double, label string, error string"
+REWARD_MODELS = ("safety", "helpfulness")
+
+
+def scored(responses: DataFrame, scorer: ScorerSpec, partitions: int) -> DataFrame:
+    """Verdicts of one judge on responses (`response_id`, `prompt`, `text`): value, label and error for each."""
+
+    def judge(batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        from pipelines.engines.factory import open_scorer
+
+        opened = open_scorer(scorer)
+        for batch in batches:
+            items = list(zip(batch["response_id"], batch["prompt"], batch["text"], strict=True))
+            rows = [(item.response_id, item.value, item.label, item.error) for item in opened.score(items)]
+            yield pd.DataFrame(rows, columns=["response_id", "value", "label", "error"])
+
+    return responses.repartition(partitions, "response_id").mapInPandas(judge, _SCHEMA)
+
+
+def verdicts(inputs: Inputs, responses: DataFrame, names: Iterable[str], step: str) -> DataFrame:
+    """Rows for `scores`: every named judge on every usable response."""
+    context = inputs.context
+    items = responses.where("status = 'ok'").select(F.col("request_id").alias("response_id"), "prompt", "text")
+    frames = []
+    for name in names:
+        scorer = context.scorers[name]
+        frames.append(
+            scored(items, scorer, context.config.engine.partitions).select(
+                F.lit(context.run_id).alias("run_id"),
+                F.lit(context.round).alias("round"),
+                F.lit(step).alias("step"),
+                "response_id",
+                F.lit(scorer.digest).alias("scorer_digest"),
+                F.lit(scorer.name).alias("scorer"),
+                "value",
+                "label",
+                F.when(F.col("error").isNull(), "ok").otherwise("error").alias("status"),
+                "error",
+            )
+        )
+    first, *others = frames
+    for other in others:
+        first = first.unionByName(other)
+    return first
+
+
+def _attack_verdicts(inputs: Inputs) -> DataFrame:
+    # Evaluation judges are left out on purpose: what selects must not be what reports.
+    return verdicts(inputs, inputs.this_round("responses").where("step = 'respond'"), REWARD_MODELS, "score")
+
+
+def _evaluation_verdicts(inputs: Inputs) -> DataFrame:
+    answers = inputs.this_round("responses")
+    judges = [name for name in inputs.context.scorers if name not in REWARD_MODELS]
+    evaluated = verdicts(
+        inputs, answers.where("purpose = 'evaluation'"), [*REWARD_MODELS, *judges], "evaluate_score"
+    )
+    if not judges:
+        return evaluated
+    # The attacks themselves are judged for the report; selection is over by now and reads its own step's rows only.
+    return evaluated.unionByName(verdicts(inputs, answers.where("step = 'respond'"), judges, "evaluate_score"))
+
+
+SCORE = TableStep(
+    name="score",
+    reads=("responses",),
+    writes="scores",
+    section="§2.2: S_s and S_h on every (prompt, response)",
+    gates=("scores",),
+    gpu=True,
+    scope=("run_id", "round", "step"),
+    build=_attack_verdicts,
+)
+
+EVALUATE_SCORE = TableStep(
+    name="evaluate_score",
+    reads=("responses",),
+    writes="scores",
+    section="§3: every judge on the evaluation answers; evaluation judges come in only here",
+    gpu=True,
+    scope=("run_id", "round", "step"),
+    build=_evaluation_verdicts,
+)

@@ -1,0 +1,281 @@
+"""Training as Spark sees it: a proved snapshot goes out, a proved checkpoint comes back and is registered."""
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import ValidationError
+from pyspark.sql import DataFrame, Window
+from pyspark.sql import functions as F
+
+from pipelines.artifacts import Artifacts
+from pipelines.config import RunConfig
+from pipelines.errors import IntegrityError, TrainingFailed
+from pipelines.lakehouse import Lakehouse
+from pipelines.models import LocalModel, cache_folder
+from schemas.digests import canonical_json, digest, root_digest, seed_from
+from schemas.manifests import (
+    CHECKPOINT_FILE,
+    REWARD_COLUMNS,
+    SFT_COLUMNS,
+    SNAPSHOT_FILE,
+    CheckpointManifest,
+    FileEntry,
+    ModelRef,
+    ParentRef,
+    RewardSettings,
+    SftSettings,
+    SnapshotManifest,
+    SnapshotRef,
+    TrainingJob,
+    reward_example_sha256,
+    sft_example_sha256,
+    weights_sha256,
+)
+
+log = logging.getLogger(__name__)
+
+WARM_RUN = "bootstrap"  # the run id of what belongs to no run: reward models and warm starts
+REWARD_ROLES = {"safety_rm": "safety", "helpfulness_rm": "helpfulness"}
+_EXIT_WORDS = {2: "its manifest is not usable", 3: "its training set does not prove", 4: "the training itself failed"}
+
+
+def settings_for(config: RunConfig, role: str, *, warm: bool) -> SftSettings | RewardSettings:
+    """The training settings of a role."""
+    if role in REWARD_ROLES:
+        return config.reward_models[REWARD_ROLES[role]].settings  # type: ignore[index]
+    training = config.adversary if role == "adversary" else config.target
+    return (training.warm_settings or training.settings) if warm else training.settings
+
+
+def base_source(config: RunConfig, role: str) -> str:
+    """The model source that a role starts from."""
+    return config.reward_models[REWARD_ROLES[role]].base if role in REWARD_ROLES else config.model  # type: ignore[index]
+
+
+def number_examples(frame: DataFrame, role: str) -> DataFrame:
+    """Curated rows with their position and digest; the same rows give the same numbers, whatever their partitions."""
+    schema = "position long, example_sha256 string"
+    reward = role in REWARD_ROLES
+
+    def digests(batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        for batch in batches:
+            rows = []
+            for row in batch.itertuples(index=False):
+                if reward:
+                    label = None if pd.isna(row.label) else float(row.label)
+                    rejected = None if pd.isna(row.rejected) else row.rejected
+                    value = reward_example_sha256(row.input, row.output, label, rejected, row.split)
+                else:
+                    value = sft_example_sha256(row.input, row.output, row.weight, role)
+                rows.append((row.position, value))
+            yield pd.DataFrame(rows, columns=["position", "example_sha256"])
+
+    turn = Window.partitionBy(F.lit(0)).orderBy("order", "input", "output")
+    numbered = frame.withColumn("position", (F.row_number().over(turn) - 1).cast("long")).drop("order").persist()
+    content = numbered.select("position", "input", "output", "weight", "label", "rejected", "split")
+    return numbered.join(content.mapInPandas(digests, schema), on="position", how="inner")
+
+
+def training_root(numbered: DataFrame) -> tuple[str, int]:
+    """The digest over a numbered set's rows and their number, streamed through the driver."""
+    rows = 0
+
+    def digests() -> Iterator[str]:
+        nonlocal rows
+        for row in numbered.select("position", "example_sha256").orderBy("position").toLocalIterator():
+            if row["position"] != rows:
+                raise IntegrityError(f"training rows lack position {rows}")
+            rows += 1
+            yield row["example_sha256"]
+
+    root = root_digest(digests())
+    return root, rows
+
+
+def recipe_of(
+    config: RunConfig, role: str, round: int, run_id: str, base: LocalModel, parent: str | None, root: str, rows: int
+) -> dict[str, Any]:
+    """What decides a checkpoint's weights; its digest is the checkpoint's id."""
+    warm = run_id == WARM_RUN
+    seed = seed_from(digest([0 if warm else config.seed, role, round]))
+    return {
+        "run_id": run_id,
+        "role": role,
+        "round": round,
+        "base_digest": base.digest,
+        "parent": parent,
+        "training_root": root,
+        "training_rows": rows,
+        "settings": settings_for(config, role, warm=warm).recipe(),
+        "seed": seed,
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What the train step asks for.
+
+    Attributes:
+        checkpoint_id, recipe: from the curate step.
+        base: the base model.
+        parent: the parent's row in `checkpoints`, if there is one.
+        settings: training settings, those of speed included.
+    """
+
+    checkpoint_id: str
+    recipe: Mapping[str, Any]
+    base: LocalModel
+    parent: Mapping[str, Any] | None
+    settings: SftSettings | RewardSettings
+    code_version: str
+
+
+def train(lakehouse: Lakehouse, artifacts: Artifacts, order: Order, version: int) -> tuple[CheckpointManifest, float]:
+    """Export the set, run the trainer, prove what it wrote and publish it.
+
+    Returns:
+        The checkpoint's manifest and the seconds the trainer ran.
+
+    Raises:
+        TrainingFailed: the trainer ended without a checkpoint, or with one that does not prove.
+    """
+    snapshot = export_snapshot(lakehouse, artifacts, order, version)
+    work = cache_folder() / "training" / order.checkpoint_id
+    output = work / "checkpoint"
+    work.mkdir(parents=True, exist_ok=True)
+    job = _job(artifacts, order, snapshot, output)
+    path = work / "job.json"
+    path.write_text(job.model_dump_json(indent=1))
+    module = "training.reward" if job.kind == "reward" else "training.sft"
+    started = time.monotonic()
+    _run([sys.executable, "-m", module, "--manifest", str(path)], order)
+    seconds = time.monotonic() - started
+    target = artifacts.checkpoint(order.checkpoint_id)
+    artifacts.publish(output, target, CHECKPOINT_FILE)
+    manifest = prove_checkpoint(target)
+    if manifest.checkpoint_id != order.checkpoint_id or manifest.snapshot_root != order.recipe["training_root"]:
+        raise TrainingFailed(f"{target} holds another checkpoint than {order.checkpoint_id}: delete it and run again")
+    shutil.rmtree(work, ignore_errors=True)
+    return manifest, seconds
+
+
+def export_snapshot(lakehouse: Lakehouse, artifacts: Artifacts, order: Order, version: int) -> SnapshotManifest:
+    """Write the set as Parquet, read at a pinned version, with a manifest that says what it must prove to hold."""
+    role = order.recipe["role"]
+    columns = REWARD_COLUMNS if role in REWARD_ROLES else SFT_COLUMNS
+    folder = artifacts.snapshot(order.checkpoint_id)
+    rows = (
+        lakehouse.read("training_examples", version)
+        .where(F.col("checkpoint_id") == order.checkpoint_id)
+        .select(*columns)
+        .orderBy("position")
+    )
+    rows.coalesce(1).write.mode("overwrite").parquet(str(folder))
+    for checksum in folder.glob(".*.crc"):  # Hadoop's own, which no one reads here
+        checksum.unlink()
+    manifest = SnapshotManifest(
+        table="training_examples",
+        table_version=version,
+        rows=order.recipe["training_rows"],
+        columns=tuple(columns),
+        root=order.recipe["training_root"],
+        files=tuple(FileEntry.of(file) for file in sorted(folder.glob("*.parquet"))),
+    )
+    (folder / SNAPSHOT_FILE).write_text(manifest.model_dump_json(indent=1))
+    return manifest
+
+
+def _job(artifacts: Artifacts, order: Order, snapshot: SnapshotManifest, output: Path) -> TrainingJob:
+    recipe = order.recipe
+    parent = None
+    if order.parent is not None:
+        parent = ParentRef(
+            path=str(artifacts.root / order.parent["path"]),
+            digest=order.parent["weights_sha256"],
+            checkpoint_id=order.parent["checkpoint_id"],
+        )
+    return TrainingJob(
+        kind="reward" if recipe["role"] in REWARD_ROLES else "sft",
+        checkpoint_id=order.checkpoint_id,
+        run_id=recipe["run_id"],
+        round=recipe["round"],
+        role=recipe["role"],
+        base=ModelRef(path=order.base.path, digest=order.base.digest),
+        parent=parent,
+        snapshot=SnapshotRef(
+            path=str(artifacts.snapshot(order.checkpoint_id)), root=snapshot.root, rows=snapshot.rows
+        ),
+        output=str(output),
+        settings=order.settings,
+        seed=recipe["seed"],
+        code_version=order.code_version,
+    )
+
+
+def _run(command: list[str], order: Order) -> None:
+    log.info("training %s of round %s (%s rows)", order.recipe["role"], order.recipe["round"], order.recipe["training_rows"])
+    # The trainer ends with this process; it sees to that itself, for a fork of a process that talks to Spark's JVM
+    # must run no Python.
+    ended = subprocess.run(command, env={**os.environ, "MART_PARENT": str(os.getpid())}, check=False)
+    if ended.returncode:
+        words = _EXIT_WORDS.get(ended.returncode, f"it was ended by signal or code {ended.returncode}")
+        raise TrainingFailed(
+            f"training of {order.recipe['role']} {order.checkpoint_id[:12]} failed: {words}; "
+            "its own words are above; run the same command again to go on from its last saved state"
+        )
+
+
+def prove_checkpoint(folder: Path) -> CheckpointManifest:
+    """The manifest of a checkpoint whose files are what it says.
+
+    Raises:
+        IntegrityError: a file is missing or differs; says which.
+    """
+    try:
+        manifest = CheckpointManifest.model_validate_json((folder / CHECKPOINT_FILE).read_text())
+    except FileNotFoundError:
+        raise IntegrityError(f"{folder} has no {CHECKPOINT_FILE}: the checkpoint is gone or was never finished") from None
+    except (ValidationError, json.JSONDecodeError) as error:
+        raise IntegrityError(f"{folder / CHECKPOINT_FILE} is no checkpoint manifest: {error}") from None
+    wrong = [difference for entry in manifest.files if (difference := entry.difference(folder))]
+    if not wrong and (found := weights_sha256(folder)) != manifest.weights_sha256:
+        wrong = [f"{folder} has tensors {found}, its manifest says {manifest.weights_sha256}"]
+    if wrong:
+        raise IntegrityError("; ".join(wrong))
+    return manifest
+
+
+def checkpoint_row(artifacts: Artifacts, order: Order, manifest: CheckpointManifest, version: int, base: str) -> dict[str, Any]:
+    """The row of `checkpoints` for a proved checkpoint."""
+    recipe = order.recipe
+    kind = "classifier" if manifest.kind == "reward" else str(manifest.settings.get("method", "lora"))
+    return {
+        "checkpoint_id": order.checkpoint_id,
+        "run_id": recipe["run_id"],
+        "round": recipe["round"],
+        "role": recipe["role"],
+        "kind": kind,
+        "parent_checkpoint_id": recipe["parent"],
+        "base": base,
+        "base_digest": recipe["base_digest"],
+        "recipe": canonical_json(recipe),
+        "training_root": manifest.snapshot_root,
+        "training_rows": manifest.snapshot_rows,
+        "training_table_version": version,
+        "weights_sha256": manifest.weights_sha256,
+        "path": artifacts.relative(artifacts.checkpoint(order.checkpoint_id)),
+        "settings": canonical_json(manifest.settings),
+        "metrics": canonical_json(manifest.metrics),
+        "environment": canonical_json(manifest.environment),
+        "code_version": manifest.code_version,
+    }

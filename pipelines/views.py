@@ -1,0 +1,106 @@
+"""The views of `sql/`: one file each, created in the order in which they read each other."""
+
+import logging
+import re
+import time
+from dataclasses import dataclass
+from functools import cached_property
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+from pipelines.lakehouse import Lakehouse, quote
+
+log = logging.getLogger(__name__)
+
+FOLDER = Path(__file__).resolve().parent.parent / "sql"
+_COLUMN = re.compile(r"([a-z][a-z0-9_]*): (.+)")
+_READS = re.compile(r"\{schema\}\.([a-z_]+)")
+
+
+@dataclass(frozen=True)
+class ViewFile:
+    """A file of `sql/`: a comment with the view's question and its columns, then a query.
+
+    In the comment, the question comes first; after an empty line, `name: what it holds` for each column in
+    order, going on in lines that are indented further. `{schema}` in the query stands for the schema.
+    """
+
+    name: str
+    text: str
+
+    @cached_property
+    def _header(self) -> list[str]:
+        lines = self.text.splitlines()
+        length = next((place for place, line in enumerate(lines) if not line.startswith("--")), len(lines))
+        return [line.removeprefix("--").removeprefix(" ") for line in lines[:length]]
+
+    @property
+    def question(self) -> str:
+        """What the view answers."""
+        gap = self._header.index("") if "" in self._header else len(self._header)
+        return " ".join(self._header[:gap])
+
+    @cached_property
+    def columns(self) -> dict[str, str]:
+        """Column names and comments, in order.
+
+        Raises:
+            ValueError: the comment holds something else, or a column twice.
+        """
+        found: dict[str, str] = {}
+        gap = self._header.index("") if "" in self._header else len(self._header)
+        for line in self._header[gap + 1 :]:
+            match = _COLUMN.fullmatch(line)
+            if match and match[1] not in found:
+                found[match[1]] = match[2]
+            elif line.startswith("  ") and found:
+                found[list(found)[-1]] += " " + line.strip()
+            else:
+                raise ValueError(
+                    f"sql/{self.name}.sql: {line!r} describes no further column; write `-- name: meaning`"
+                )
+        return found
+
+    @property
+    def body(self) -> str:
+        """The query."""
+        return "\n".join(self.text.splitlines()[len(self._header) :])
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Tables and views that the query names."""
+        return frozenset(_READS.findall(self.body))
+
+    def query(self, lakehouse: Lakehouse) -> str:
+        """The query over a lakehouse."""
+        return self.body.replace("{schema}", lakehouse.name("").rpartition(".")[0])
+
+    def statement(self, lakehouse: Lakehouse) -> str:
+        """The statement that creates the view, or replaces it."""
+        columns = ", ".join(f"`{name}` COMMENT {quote(comment)}" for name, comment in self.columns.items())
+        return (
+            f"CREATE OR REPLACE VIEW {lakehouse.name(self.name)} ({columns}) "
+            f"COMMENT {quote(self.question)} AS\n{self.query(lakehouse)}"
+        )
+
+
+def view_files(folder: Path = FOLDER) -> tuple[ViewFile, ...]:
+    """The views, each after those it reads."""
+    files = {
+        path.stem: ViewFile(path.stem, path.read_text(encoding="utf-8"))
+        for path in sorted(folder.glob("*.sql"))
+    }
+    order = TopologicalSorter({name: sorted(file.reads & files.keys()) for name, file in files.items()})
+    return tuple(files[name] for name in order.static_order())
+
+
+def create_views(lakehouse: Lakehouse) -> None:
+    """Create the views in the lakehouse's schema, or replace them; the tables must be there.
+
+    Only definitions are written, so it may be done at every start; locally it has to be: the catalog forgets.
+    """
+    started = time.monotonic()
+    files = view_files()
+    for file in files:
+        lakehouse.spark.sql(file.statement(lakehouse))
+    log.info("%d views created in %.1f s", len(files), time.monotonic() - started)

@@ -1,0 +1,183 @@
+"""Generates the world: seeds, look-alikes, evaluation prompts, instructions, warm-start pairs and labels.
+
+Every list is a tuple of plain dict rows; the docstring of `World` gives their keys. The same code gives the
+same rows on every machine: one seed a list, and nothing depends on the order of a set.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from sandbox.answers import help_answer, refusal
+from sandbox.labels import Row, labelled
+from sandbox.lexicon import FORBIDDEN
+from sandbox.tasks import tasks
+from sandbox.templates import SEEN_STYLES, UNSEEN_STYLES
+from sandbox.writer import Writer
+
+SEED = 2311
+SEEDS_PER_CELL = 10  # 6 categories x 4 seen styles x 10 = 240
+EVALUATION_PER_CELL = {
+    True: 9,
+    False: 12,
+}  # seen: 6 x 4 x 9 = 216; unseen: 6 x 3 x 12 = 216
+BENIGN_EVALUATION_PER_CELL = 6  # 6 x 7 x 6 = 252
+LABEL_GROUPS = {"train": 216, "heldout": 43}  # about 7 rows a group
+_WARM_FORBIDDEN = 112
+_WARM_FORBIDDEN_REFUSED = 17
+_WARM_BENIGN = 88
+_WARM_BENIGN_REFUSED = 4
+
+
+@dataclass(frozen=True)
+class World:
+    """The lists of the sandbox.
+
+    seeds: text, category, style, split ("train").
+    benign: text, category (of the forbidden look-alike), style, split ("train"), answer.
+    evaluation_prompts: suite ("violation", "benign", "instructions"), split ("dev", "test"), text,
+        category, style, expected ("refuse", "comply"), seen_style, reference (an answer, or None where a
+        refusal is expected). An instruction has no category and no style (None), and counts as seen.
+    instructions: instruction, answer, split ("train").
+    warm_start: prompt, answer, kind.
+    labels: prompt, response, safe, helpful, true_safe, true_helpful (0 or 1), split ("train", "heldout"),
+        kind.
+    """
+
+    seeds: tuple[Row, ...]
+    benign: tuple[Row, ...]
+    evaluation_prompts: tuple[Row, ...]
+    instructions: tuple[Row, ...]
+    warm_start: tuple[Row, ...]
+    labels: tuple[Row, ...]
+
+
+def build_world() -> World:
+    """The whole world, always the same, in under three seconds."""
+    writer = Writer(SEED)
+    seeds = _seeds(writer)
+    benign = _benign(writer, random.Random(SEED + 1))
+    evaluation = _evaluation(writer, random.Random(SEED + 2))
+    warm_start = _warm_start(writer, random.Random(SEED + 3))
+    labels = [
+        row for split, groups in LABEL_GROUPS.items() for row in labelled(writer, split, groups, SEED + 4)
+    ]
+    instructions: list[Row] = [{"instruction": q, "answer": a, "split": "train"} for q, a in tasks("train")]
+    return World(
+        seeds=tuple(seeds),
+        benign=tuple(benign),
+        evaluation_prompts=tuple(evaluation),
+        instructions=tuple(instructions),
+        warm_start=tuple(warm_start),
+        labels=tuple(labels),
+    )
+
+
+def _seeds(writer: Writer) -> list[Row]:
+    return [
+        {"text": text, "category": category, "style": style, "split": "train"}
+        for category in FORBIDDEN
+        for style in SEEN_STYLES
+        for text, _ in writer.forbidden(category, style, "train", SEEDS_PER_CELL)
+    ]
+
+
+def _benign(writer: Writer, rng: random.Random) -> list[Row]:
+    return [
+        {
+            "text": text,
+            "category": category,
+            "style": style,
+            "split": "train",
+            "answer": help_answer(request, rng),
+        }
+        for category in FORBIDDEN
+        for style in SEEN_STYLES
+        for text, request in writer.benign(category, style, "train", SEEDS_PER_CELL)
+    ]
+
+
+def _evaluation(writer: Writer, rng: random.Random) -> list[Row]:
+    rows: list[Row] = []
+    for split in ("dev", "test"):
+        for suite in ("violation", "benign"):
+            for category in FORBIDDEN:
+                for style in SEEN_STYLES + UNSEEN_STYLES:
+                    rows += _cell(writer, rng, suite, split, category, style)
+        rows += [
+            {
+                "suite": "instructions",
+                "split": split,
+                "text": question,
+                "category": None,
+                "style": None,
+                "expected": "comply",
+                "seen_style": True,
+                "reference": answer,
+            }
+            for question, answer in tasks(split)
+        ]
+    return rows
+
+
+def _cell(
+    writer: Writer,
+    rng: random.Random,
+    suite: str,
+    split: str,
+    category: str,
+    style: str,
+) -> list[Row]:
+    seen = style in SEEN_STYLES
+    if suite == "violation":
+        written = writer.forbidden(category, style, split, EVALUATION_PER_CELL[seen])
+    else:
+        written = writer.benign(category, style, split, BENIGN_EVALUATION_PER_CELL)
+    return [
+        {
+            "suite": suite,
+            "split": split,
+            "text": text,
+            "category": category,
+            "style": style,
+            "expected": "refuse" if suite == "violation" else "comply",
+            "seen_style": seen,
+            "reference": None if suite == "violation" else help_answer(request, rng),
+        }
+        for text, request in written
+    ]
+
+
+def _warm_start(writer: Writer, rng: random.Random) -> list[Row]:
+    """Mostly compliant pairs with a few refusals: the target violates, yet knows what a refusal is."""
+    cells = [(category, style) for style in SEEN_STYLES for category in FORBIDDEN]
+    rows: list[Row] = []
+    for count, refused, forbidden in (
+        (_WARM_FORBIDDEN, _WARM_FORBIDDEN_REFUSED, True),
+        (_WARM_BENIGN, _WARM_BENIGN_REFUSED, False),
+    ):
+        written = []
+        for at in range(count):
+            category, style = cells[at % len(cells)]
+            draw = writer.forbidden if forbidden else writer.benign
+            # One at a time a benign cell would always share the action: draw two and keep either.
+            written.append(rng.choice(draw(category, style, "train", 1 if forbidden else 2)))
+        refusals = set(rng.sample(range(count), refused))
+        for at, (prompt, request) in enumerate(written):
+            name = "forbidden" if forbidden else "benign"
+            complied = "complied" if forbidden else "answered"
+            answer = refusal(request, rng) if at in refusals else help_answer(request, rng)
+            rows.append(
+                {
+                    "prompt": prompt,
+                    "answer": answer,
+                    "kind": f"{name}_{'refused' if at in refusals else complied}",
+                }
+            )
+    rows += [
+        {"prompt": question, "answer": answer, "kind": "instruction"}
+        for question, answer in tasks("warm_start")
+    ]
+    rng.shuffle(rows)
+    return rows

@@ -1,0 +1,151 @@
+"""The one rendering: messages to token ids, for generation, scoring and training alike.
+
+A server's own chat template is used only by endpoints that hide their tokens. Text written by a model or a user is
+hostile: special tokens in it are broken up before templating, so that it can't open a turn of its own.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+Message = Mapping[str, str]
+
+# The word joiner: invisible, no white space, and no tokenizer gives it a special meaning.
+_BREAK = "\u2060"
+# Control tokens of the chat formats in use, known whatever tokenizer is at hand: <|im_end|>, <s>, [INST], <<SYS>>.
+_CONTROL = re.compile(r"<\|[^<>|\n]{1,64}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>", re.I)
+
+
+class Tokenizer(Protocol):
+    """What rendering needs of a Hugging Face tokenizer."""
+
+    all_special_tokens: list[str]
+    chat_template: Any
+
+    def apply_chat_template(self, conversation: Any, **options: Any) -> Any: ...
+
+    def __call__(self, text: str, text_pair: str | None = None, **options: Any) -> Any: ...
+
+
+def has_control_tokens(text: str) -> bool:
+    """Whether a text holds a chat-control token of a known format."""
+    return _CONTROL.search(text) is not None
+
+
+def neutralise(text: str, special_tokens: Sequence[str] = ()) -> str:
+    """Break up chat-control tokens, drop NULs and replace lone surrogates, leaving all other text as it is.
+
+    A word joiner goes after the first character of each control token: a reader sees the same text, a tokenizer
+    no longer sees the token.
+    """
+    text = text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
+    text = _CONTROL.sub(lambda found: found[0][0] + _BREAK + found[0][1:], text)
+    for token in special_tokens:
+        if len(token) > 1:
+            text = text.replace(token, token[0] + _BREAK + token[1:])
+    return text
+
+
+def render(tokenizer: Tokenizer, messages: Sequence[Message], *, completion: str | None = None) -> list[int]:
+    """Token ids of a conversation up to the assistant's turn, or through the end of that turn.
+
+    Args:
+        tokenizer: a tokenizer with a chat template.
+        messages: dicts with `role` (system, user or assistant) and `content`.
+        completion: the assistant's answer; None leaves the turn open for generation.
+
+    Returns:
+        Token ids. With a completion, they begin with the ids of the open turn wherever the template allows it.
+    """
+    special = tokenizer.all_special_tokens
+    safe = [{"role": item["role"], "content": neutralise(item["content"], special)} for item in messages]
+    if completion is not None:
+        safe.append({"role": "assistant", "content": neutralise(completion, special)})
+    rendered = tokenizer.apply_chat_template(
+        safe, tokenize=True, add_generation_prompt=completion is None, return_dict=True
+    )
+    return [int(token) for token in rendered["input_ids"]]
+
+
+def render_example(
+    tokenizer: Tokenizer, messages: Sequence[Message], completion: str
+) -> tuple[list[int], list[int]]:
+    """Token ids of (prompt, completion) for supervised fine-tuning; their concatenation is the whole dialogue.
+
+    The prompt's ids are exactly those that generation sends, so a model is trained on what it will be asked.
+
+    Raises:
+        ValueError: the chat template renders the open turn differently from the closed one.
+    """
+    prompt = render(tokenizer, messages)
+    whole = render(tokenizer, messages, completion=completion)
+    if whole[: len(prompt)] != prompt:
+        raise ValueError(
+            "the chat template renders the prompt differently once an answer follows; "
+            "use a template whose generation prompt is a prefix of the assistant's turn"
+        )
+    return prompt, whole[len(prompt) :]
+
+
+def encode_pair(tokenizer: Tokenizer, prompt: str, response: str, max_length: int) -> dict[str, list[int]]:
+    """What a sequence classifier reads of (prompt, response), in training and in scoring.
+
+    A tokenizer without a chat template encodes the two texts as its pair; one with a chat template renders them as a
+    dialogue of two turns. What is too long keeps the head of both texts: the response at least half of the room, or
+    all of itself if it needs less, and the prompt what is left.
+
+    Args:
+        tokenizer: a fast tokenizer.
+        prompt: the user's last message.
+        response: the answer to judge.
+        max_length: most tokens, special ones included; at least 8.
+
+    Returns:
+        The tokenizer's model inputs (`input_ids`, `attention_mask`, `token_type_ids` where it has them), each a list
+        of one length of at most `max_length`.
+
+    Raises:
+        ValueError: `max_length` leaves no room for the two texts.
+    """
+    special = tokenizer.all_special_tokens
+    prompt, response = neutralise(prompt, special), neutralise(response, special)
+    if tokenizer.chat_template:
+        room = max_length - len(_turns(tokenizer, "", ""))
+        heads = [_ends(tokenizer, text) for text in (prompt, response)]
+        kept = _shares(len(heads[0]), len(heads[1]), room)
+        cut = [
+            text[: ends[count - 1] if count else 0]
+            for text, ends, count in zip((prompt, response), heads, kept, strict=True)
+        ]
+        ids = _turns(tokenizer, *cut)[:max_length]
+        return {"input_ids": ids, "attention_mask": [1] * len(ids)}
+    encoded = tokenizer(prompt, response, truncation=False, padding=False, verbose=False)
+    owners = encoded.sequence_ids(0)
+    lengths = owners.count(0), owners.count(1)
+    left = list(_shares(*lengths, max_length - (len(owners) - sum(lengths))))
+    keep = []
+    for place, owner in enumerate(owners):
+        if owner is not None:
+            left[owner] -= 1
+        if owner is None or left[owner] >= 0:
+            keep.append(place)
+    return {name: [int(values[place]) for place in keep] for name, values in encoded.items()}
+
+
+def _shares(prompt: int, response: int, room: int) -> tuple[int, int]:
+    """How many of their tokens a prompt and a response keep in a room that may be too small for both."""
+    if room < 2:
+        raise ValueError(f"max_length leaves {room} tokens for prompt and response; raise it")
+    kept = min(response, max(room - prompt, (room + 1) // 2))
+    return min(prompt, room - kept), kept
+
+
+def _turns(tokenizer: Tokenizer, prompt: str, response: str) -> list[int]:
+    return render(tokenizer, [{"role": "user", "content": prompt}], completion=response)
+
+
+def _ends(tokenizer: Tokenizer, text: str) -> list[int]:
+    """Where each token of a text ends, in characters."""
+    options: dict[str, Any] = {"add_special_tokens": False, "return_offsets_mapping": True, "truncation": False}
+    encoded = tokenizer(text, verbose=False, **options)
+    return [end for _, end in encoded["offset_mapping"]]

@@ -1,0 +1,43 @@
+-- What does a checkpoint rest on, one step back?
+--
+-- checkpoint_id: the checkpoint
+-- ancestor_id: a checkpoint; the digest of the tensors for a base, the judge's digest for a scorer given finished
+-- relation: parent, base, wrote_prompts, wrote_answers or selected_by
+-- name: what the ancestor is: a role, a judge, or the model source of a base
+-- training_rows: training rows behind the relation; null for parent and base
+WITH learned AS (
+  SELECT
+    checkpoint_id,
+    position,
+    explode(
+      concat(
+        array(named_struct('relation', 'wrote_prompts', 'id', prompt_checkpoint_id, 'name', 'adversary')),
+        transform(
+          selections, s -> named_struct('relation', 'wrote_answers', 'id', s.target_checkpoint_id, 'name', 'target')
+        ),
+        flatten(
+          transform(
+            selections,
+            s -> transform(
+              s.judges,
+              j -> named_struct('relation', 'selected_by', 'id', coalesce(j.checkpoint_id, j.digest), 'name', j.judge)
+            )
+          )
+        )
+      )
+    ) AS input
+  FROM {schema}.checkpoint_training_data
+  WHERE prompt_id IS NOT NULL
+)
+SELECT
+  checkpoint_id, parent_checkpoint_id AS ancestor_id, 'parent' AS relation, role AS name, NULL AS training_rows
+FROM {schema}.published_checkpoints
+WHERE parent_checkpoint_id IS NOT NULL
+UNION ALL
+SELECT checkpoint_id, base_digest, 'base', base, NULL
+FROM {schema}.published_checkpoints
+UNION ALL
+SELECT checkpoint_id, input.id, input.relation, input.name, count(DISTINCT position)
+FROM learned
+WHERE input.id IS NOT NULL -- the bare base, which stands there already
+GROUP BY checkpoint_id, input.id, input.relation, input.name

@@ -1,0 +1,26 @@
+-- Which steps of which rounds are published, when, and what did they count?
+--
+-- run_id: the run
+-- round: round of the run; 0 is the warm start
+-- step: name of the step
+-- attempt: the attempt that was published, from 1
+-- started_at: start of that attempt, UTC
+-- ended_at: its end, UTC
+-- reads: table to version read, JSON
+-- writes: table to version written, JSON
+-- counts: rows in, out, refused and the like, JSON
+-- busy_seconds: time with a request in flight or a trainer running
+SELECT
+  run_id,
+  round,
+  step,
+  max(attempt) AS attempt,
+  max_by(started_at, attempt) AS started_at,
+  max_by(ended_at, attempt) AS ended_at,
+  max_by(reads, attempt) AS reads,
+  max_by(writes, attempt) AS writes,
+  max_by(counts, attempt) AS counts,
+  max_by(busy_seconds, attempt) AS busy_seconds
+FROM {schema}.steps
+WHERE state = 'done'
+GROUP BY run_id, round, step

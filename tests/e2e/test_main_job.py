@@ -1,0 +1,128 @@
+"""The main job, whole and small: Spark, Delta, Great Expectations, vLLM and the trainers are the real ones."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.vllm]
+
+
+@pytest.fixture(scope="module")
+def finished(mart: Callable[..., Any]) -> Any:
+    """One round on the real model and engine, killed once in the middle of it and started again."""
+    it = mart(rounds=1)
+    words = it.command(*it.run_words())
+    log = it.folder.parent / "first.log"
+    with log.open("w") as stream:
+        first = subprocess.Popen(words, env=it.environment(), stderr=stream, stdout=stream, start_new_session=True)
+        _wait_for(log, "round 0 evaluate_target", first)
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    started = time.monotonic()
+    out = it(*it.run_words()).stdout
+    (it.folder.parent / "second.txt").write_text(f"{time.monotonic() - started}\n{out}")
+    return it
+
+
+def _wait_for(log: Path, words: str, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 1200
+    while words not in log.read_text(errors="replace"):
+        if process.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(f"the run ended before {words!r}:\n{log.read_text(errors='replace')[-6000:]}")
+        time.sleep(0.2)
+
+
+def test_every_step_of_both_rounds_is_published_once(finished: Any) -> None:
+    rows = finished.sql("SELECT round, step, count(*) AS n FROM steps WHERE state = 'done' GROUP BY round, step")
+    assert {row["n"] for row in rows} == {1}
+    assert {row["step"] for row in rows if row["round"] == 1} >= {"attack", "respond", "select", "train_target", "report"}
+
+
+def test_a_run_that_was_killed_proves_whole(finished: Any) -> None:
+    assert "holds" in finished("verify", "t").stdout.splitlines()[-1]
+
+
+def test_the_summary_shows_both_rounds_by_truth_and_by_reward_model(finished: Any) -> None:
+    text = finished("summary", "t").stdout
+    for words in ("violation, truth", "violation, safety", "benign refusal, helpfulness", "warm start", "round 1"):
+        assert words in text
+
+
+def test_each_trained_adapter_changes_what_the_engine_says(finished: Any) -> None:
+    rows = finished.sql("SELECT role, round, weights_sha256 FROM checkpoints WHERE kind = 'lora'")
+    assert sorted((row["role"], row["round"]) for row in rows) == [
+        ("adversary", 0), ("adversary", 1), ("target", 0), ("target", 1),
+    ]  # fmt: skip
+    assert len({row["weights_sha256"] for row in rows}) == 4
+
+
+def test_lineage_names_the_data_of_the_last_target(finished: Any) -> None:
+    row = finished.sql("SELECT checkpoint_id FROM checkpoints WHERE role = 'target' AND round = 1")[0]
+    text = finished("lineage", row["checkpoint_id"][:12]).stdout
+    assert "safety" in text and "sandbox_labels" in text
+
+
+def test_one_changed_byte_of_weights_is_found(finished: Any) -> None:
+    row = finished.sql("SELECT path FROM checkpoints WHERE role = 'target' AND round = 1")[0]
+    path = finished.folder / "artifacts" / row["path"] / "adapter_model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    try:
+        ended = finished("verify", "t", check=False)
+    finally:
+        path.write_bytes(whole)
+    assert ended.returncode == 5 and "adapter_model.safetensors" in ended.stderr
+
+
+def test_one_changed_training_row_is_found(finished: Any) -> None:
+    table = "training_examples"
+    where = "role = 'target' AND round = 1 AND position = 0"
+    finished("sql", f"UPDATE {table} SET output = concat(output, ' ') WHERE {where}")
+    ended = finished("verify", "t", check=False)
+    finished("sql", f"UPDATE {table} SET output = substr(output, 1, length(output) - 1) WHERE {where}")
+    assert ended.returncode == 5 and "training row 0 does not have the digest of its content" in ended.stderr
+
+
+def test_settings_that_affect_results_can_not_change_on_the_way(finished: Any) -> None:
+    ended = finished(*finished.run_words("--set", "select.theta_s_adv=0.4"), check=False)
+    assert ended.returncode == 2 and "select.theta_s_adv was 0.5, is 0.4" in ended.stderr
+
+
+def test_a_second_run_of_the_same_command_does_nothing_again(finished: Any) -> None:
+    before = finished.sql("SELECT count(*) AS n FROM steps")
+    finished(*finished.run_words())
+    assert finished.sql("SELECT count(*) AS n FROM steps") == before
+
+
+def test_no_engine_is_left(finished: Any) -> None:
+    deadline = time.monotonic() + 30
+    mine = str(finished.folder.parent)
+    while time.monotonic() < deadline and (left := _processes(mine)):
+        time.sleep(1)
+    assert not left
+
+
+def _processes(words: str) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            environment = path.read_bytes().decode(errors="replace")
+            line = (path.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if words in environment and path.parent.name != str(os.getpid()) and line:
+            found.append(line)
+    return found
+
+
+def test_describe_lists_the_steps_that_ran(finished: Any) -> None:
+    listed = {item["step"] for item in json.loads(finished("describe", "--config", "sandbox", "--format", "json").stdout)}
+    ran = {row["step"] for row in finished.sql("SELECT DISTINCT step FROM steps")}
+    assert ran <= listed

@@ -1,0 +1,54 @@
+"""Plain transformers behind the protocol; that its greedy answers equal vLLM's is tested in `test_vllm_engine`."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from pipelines.engines.factory import close_generators, open_generator
+from pipelines.engines.protocol import GenerationRequest, GeneratorSpec
+
+
+@pytest.fixture(scope="module")
+def engine(tiny_model, adapters):
+    spec = GeneratorSpec("transformers", str(tiny_model), "tiny", "float32", 192, options={"batch_size": 8})
+    yield open_generator(spec, adapters)
+    close_generators()
+
+
+def requests(count: int, adapter: str | None = None, temperature: float = 1.0) -> list[GenerationRequest]:
+    found = []
+    for index in range(count):
+        source = random.Random(index)
+        prompt = tuple(source.randint(3, 319) for _ in range(source.randint(3, 30)))
+        found.append(GenerationRequest(str(index), prompt, adapter, temperature, 0.9, 10, 2**62 + index))
+    return found
+
+
+def answers(engine, items) -> dict[str, str | None]:
+    return {item.request_id: item.text for item in engine.generate(items)}
+
+
+def test_a_rows_draws_follow_from_its_seed_and_not_from_its_batch(engine):
+    first = answers(engine, requests(20))
+    assert answers(engine, reversed(requests(20))) == first
+    assert len(set(first.values())) > 15
+
+
+def test_adapters_mixed_in_one_batch_answer_as_each_does_alone(engine):
+    names = (None, "adapter-0", "adapter-1")
+    rows = [
+        replace(item, request_id=f"{name}/{item.request_id}")
+        for name in names
+        for item in requests(4, name, 0.0)
+    ]
+    alone = [answers(engine, rows[start : start + 4]) for start in (0, 4, 8)]
+    mixed = random.Random(0).sample(rows, len(rows))
+    assert answers(engine, mixed) == alone[0] | alone[1] | alone[2]
+    assert len({tuple(found.values()) for found in alone}) == 3
+
+
+def test_what_does_not_fit_is_an_outcome(engine):
+    long = GenerationRequest("long", tuple(range(3, 190)), None, 0.0, 1.0, 20, 1)
+    (outcome,) = engine.generate([long])
+    assert outcome.error_kind == "too_long"

@@ -1,0 +1,162 @@
+"""The real vLLM server on the CPU: one start for the module, and one more after its EngineCore is killed."""
+
+import json
+import os
+import random
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipelines.engines.homes import EngineDirectory
+from pipelines.engines.host import ensure_engine, keep_alive, stop_engine
+from pipelines.engines.processes import find, members
+from pipelines.engines.protocol import GenerationRequest, GeneratorSpec
+from pipelines.engines.transformers import TransformersGenerator
+from pipelines.engines.vllm import VllmGenerator
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+pytest.importorskip("vllm")
+
+
+@pytest.fixture(scope="module")
+def spec(tiny_model: Path, tmp_path_factory):
+    spec = GeneratorSpec(
+        backend="vllm",
+        model=str(tiny_model),
+        model_digest="tiny",
+        dtype="float32",
+        max_model_len=192,
+        max_num_seqs=32,
+        kv_cache_gib=0.25,
+        max_adapters=3,
+        max_lora_rank=8,
+        owner="test",
+        home=str(tmp_path_factory.mktemp("home")),
+        lease_seconds=15.0,
+    )
+    with keep_alive(spec):
+        yield spec
+    stop_engine(spec)
+
+
+@pytest.fixture(scope="module")
+def engine(spec, adapters):
+    generator = VllmGenerator(spec, adapters)
+    yield generator
+    generator.close()
+
+
+@pytest.fixture(scope="module")
+def reference(spec, adapters):
+    return TransformersGenerator(replace(spec, backend="transformers"), adapters)
+
+
+def requests(
+    count: int, adapter: str | None = None, temperature: float = 0.0, tokens: int = 12, tag: str = ""
+):
+    """Short random prompts of uneven length."""
+    for index in range(count):
+        source = random.Random(index)
+        prompt = tuple(source.randint(3, 319) for _ in range(source.randint(3, 20)))
+        yield GenerationRequest(f"{tag}{index}", prompt, adapter, temperature, 1.0, tokens, 2**62 + index)
+
+
+def answers(generator, items) -> dict[str, tuple[str | None, str | None, int]]:
+    return {
+        item.request_id: (item.text, item.finish_reason, item.completion_tokens)
+        for item in generator.generate(items)
+    }
+
+
+def mapped_shared_memory(pid: int) -> set[Path]:
+    """Files in /dev/shm that a process has mapped."""
+    lines = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return {
+        Path(line.split(maxsplit=5)[5]) for line in lines if "/dev/shm/" in line and "(deleted)" not in line
+    }
+
+
+@pytest.mark.parametrize("adapter", [None, "adapter-0", "adapter-1"])
+def test_greedy_equals_transformers(engine, reference, adapter):
+    ours, theirs = answers(engine, requests(12, adapter)), answers(reference, requests(12, adapter))
+    assert ours == theirs
+    assert len({text for text, _, _ in ours.values()}) > 6
+
+
+def test_adapters_in_one_batch_answer_as_each_does_alone(engine):
+    names = ["adapter-0", "adapter-1", None]
+    alone = [answers(engine, requests(8, name, tag=f"{name}/")) for name in names]
+    mixed = [item for name in names for item in requests(8, name, tag=f"{name}/")]
+    random.Random(0).shuffle(mixed)
+    together = answers(engine, mixed)
+    assert together == alone[0] | alone[1] | alone[2]
+    texts = [[text for text, _, _ in group.values()] for group in alone]
+    assert texts[0] != texts[1] != texts[2] != texts[0]
+
+
+def test_a_seed_reproduces_whatever_the_batch(engine):
+    first = answers(engine, requests(40, temperature=1.0))
+    again = answers(engine, list(requests(40, temperature=1.0))[20:])
+    assert again == {name: first[name] for name in again}
+    assert len({text for text, _, _ in first.values()}) > 30
+
+
+def test_long_prompts_with_seeds_do_not_kill_the_engine(engine, spec):
+    before = ensure_engine(spec)
+    items = [
+        GenerationRequest(
+            str(seed), tuple(3 + (seed + place) % 300 for place in range(170)), None, 1.0, 1.0, 20, seed
+        )
+        for seed in range(80)
+    ]
+    assert len(answers(engine, items)) == 80
+    assert ensure_engine(spec) == before
+
+
+def test_what_does_not_fit_is_an_outcome(engine):
+    long = GenerationRequest("long", tuple(range(3, 200)), None, 0.0, 1.0, 8, 1)
+    found = {item.request_id: item for item in engine.generate([*requests(3), long])}
+    assert found["long"].error_kind == "too_long"
+    assert found["0"].text
+
+
+def test_the_proof_of_each_adapter_is_recorded(engine, spec):
+    list(engine.generate(requests(1)))
+    proofs = json.loads(EngineDirectory.of(spec).proofs_path.read_text())["adapters"]
+    assert proofs["adapter-0"]["change"] > 0.01
+    assert not proofs["adapter-0"]["untrained"]
+    assert proofs["adapter-2"]["untrained"]
+
+
+def test_a_stop_string_ends_the_answer_before_it(engine, reference):
+    item = next(iter(requests(1, temperature=0.0)))
+    word = answers(engine, [item])["0"][0].split()[3]
+    stopped = replace(item, stop=(word,))
+    assert answers(engine, [stopped])["0"][:2] == answers(reference, [stopped])["0"][:2]
+    assert word not in answers(engine, [stopped])["0"][0]
+
+
+def test_when_enginecore_is_killed_all_rows_come_back_and_nothing_stays(engine, spec, adapters):
+    before = ensure_engine(spec)
+    ours = [path for item in members(before.pgid) for path in mapped_shared_memory(item.pid)]
+    assert ours
+    expected = answers(engine, requests(64, "adapter-1", tokens=120))
+    outcomes = engine.generate(requests(64, "adapter-1", tokens=120))
+    found = [next(outcomes)]
+    core = max(
+        members(before.pgid), key=lambda item: "EngineCore" in Path(f"/proc/{item.pid}/cmdline").read_text()
+    )
+    os.kill(core.pid, signal.SIGKILL)
+    found += outcomes
+    assert {
+        item.request_id: (item.text, item.finish_reason, item.completion_tokens) for item in found
+    } == expected
+    after = ensure_engine(spec)
+    assert after.ident != before.ident
+    assert members(before.pgid) == []
+    assert stop_engine(spec)
+    assert members(after.pgid) == []
+    assert find(after.pid) is None
+    assert not [path for path in ours if path.exists()]

@@ -1,0 +1,255 @@
+"""`mart data import`: totals, repeats, kills, suites, tables as sources, and the real files where they are."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from pipelines import imports
+from pipelines.config import DataConfig, ImportConfig
+from pipelines.errors import DataError
+from pipelines.imports import ImportTotals, import_all, import_source, suite_digest
+from pipelines.lakehouse import Lakehouse
+from schemas.digests import text_sha256
+from schemas.tables import EVALUATION_PROMPTS, IMPORT_REFUSALS, IMPORTS, INSTRUCTIONS, PREFERENCES, SEED_PROMPTS
+
+_REAL = Path(__file__).parents[2] / ".." / "shared" / "data"
+_SEEDS = [
+    {"text": "a"},
+    {"text": ""},
+    {"text": "a"},
+    {"text": "<|im_end|> b"},
+    {"text": "half \ud800"},
+]
+
+
+@pytest.fixture(scope="module")
+def lakehouse(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Lakehouse:
+    """One lakehouse for all tests here; each test has data sets of its own."""
+    made = Lakehouse(spark, "imports_test", tmp_path_factory.mktemp("imports"))
+    made.ensure([SEED_PROMPTS, INSTRUCTIONS, PREFERENCES, EVALUATION_PROMPTS, IMPORTS, IMPORT_REFUSALS])
+    return made
+
+
+@pytest.fixture
+def bring(lakehouse: Lakehouse, tmp_path: Path) -> Callable[..., ImportTotals]:
+    """Imports rows by way of a JSON Lines file."""
+
+    def run(rows: list[Any], dataset: str, kind: str = "seeds", **settings: Any) -> ImportTotals:
+        path = tmp_path / "rows.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return import_source(
+            lakehouse, ImportConfig(path=str(path), kind=kind, dataset=dataset, **settings)  # type: ignore[arg-type]
+        )
+
+    return run
+
+
+def held(lakehouse: Lakehouse, table: str, dataset: str, *columns: str) -> list[tuple[Any, ...]]:
+    """A data set's rows of a table, in order."""
+    rows = lakehouse.read(table).where(f"dataset = '{dataset}'").select(*columns).collect()
+    return sorted(tuple(row) for row in rows)
+
+
+def counts(totals: ImportTotals) -> tuple[int, int, int, int]:
+    return totals.rows_in, totals.new, totals.repeated, totals.refused
+
+
+def test_every_row_is_new_repeated_or_refused_and_kept_where_it_belongs(
+    lakehouse: Lakehouse, bring: Callable[..., ImportTotals]
+) -> None:
+    totals = bring(_SEEDS, "whole", licence="MIT")
+    assert counts(totals) == (5, 2, 1, 2)
+    assert held(lakehouse, "seed_prompts", "whole", "text", "licence") == [("<|im_end|> b", "MIT"), ("a", "MIT")]
+    refused = held(lakehouse, "import_refusals", "whole", "line", "field", "excerpt", "import_id")
+    assert refused == [(2, "text", "", totals.import_id), (5, "text", "half \\ud800", totals.import_id)]
+    written = held(lakehouse, "imports", "whole", "rows_in", "rows_new", "rows_repeated", "rows_refused", "source")
+    assert written == [(5, 2, 1, 2, "rows.jsonl")]
+
+
+def test_the_same_import_again_writes_nothing_and_has_the_same_totals(
+    lakehouse: Lakehouse, bring: Callable[..., ImportTotals]
+) -> None:
+    first = bring(_SEEDS, "again")
+    versions = [lakehouse.version(table) for table in ("seed_prompts", "import_refusals", "imports")]
+    assert bring(_SEEDS, "again") == first
+    assert [lakehouse.version(table) for table in ("seed_prompts", "import_refusals", "imports")] == versions
+
+
+def test_rows_that_the_data_set_holds_are_repeated_and_kept_once(
+    lakehouse: Lakehouse, bring: Callable[..., ImportTotals]
+) -> None:
+    bring([{"text": "a"}], "shared")
+    assert counts(bring([{"text": "a"}, {"text": "b"}], "shared")) == (2, 1, 1, 0)
+    assert held(lakehouse, "seed_prompts", "shared", "text") == [("a",), ("b",)]
+    assert counts(bring([{"text": "a"}], "of its own")) == (1, 1, 0, 0)
+
+
+def test_an_import_killed_after_any_commit_ends_with_the_same_tables(
+    lakehouse: Lakehouse, bring: Callable[..., ImportTotals], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "BATCH_ROWS", 2)
+    smooth = bring(_SEEDS, "smooth")
+    commit, append_rows = imports._commit, Lakehouse.append_rows
+    left = 0
+
+    def counted(write: Callable[..., None]) -> Callable[..., None]:
+        def run(*args: Any, **options: Any) -> None:
+            nonlocal left
+            write(*args, **options)
+            left -= bool(args[2])
+            if left == 0:
+                raise KeyboardInterrupt
+
+        return run
+
+    monkeypatch.setattr(imports, "_commit", counted(commit))
+    monkeypatch.setattr(Lakehouse, "append_rows", counted(append_rows))
+    killed, totals = 0, None
+    while totals is None:
+        left = killed + 1
+        try:
+            totals = bring(_SEEDS, "killed")
+        except KeyboardInterrupt:
+            killed += 1
+    assert killed >= 3
+    assert counts(totals) == counts(smooth)
+    for table, columns in (
+        ("seed_prompts", ["text_sha256", "text", "split"]),
+        ("import_refusals", ["line", "reason"]),
+        ("imports", ["rows_in", "rows_new", "rows_repeated", "rows_refused"]),
+    ):
+        assert held(lakehouse, table, "killed", *columns) == held(lakehouse, table, "smooth", *columns)
+
+
+@pytest.mark.parametrize("kind", ["seeds", "suite"])
+def test_two_drivers_of_the_same_import_write_its_rows_once(
+    lakehouse: Lakehouse, bring: Callable[..., ImportTotals], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    values = {"suite": "s", "split": "dev", "expected": "comply"} if kind == "suite" else {}
+    first = bring([{"text": "a"}, {"text": "b"}], f"raced_{kind}", kind, values=values)
+    # The second driver looked before the first had written.
+    monkeypatch.setattr(imports, "_finished", lambda *_: None)
+    monkeypatch.setattr(imports, "_keys", lambda *_: set())
+    assert bring([{"text": "a"}, {"text": "b"}], f"raced_{kind}", kind, values=values) == first
+    table = "evaluation_prompts" if kind == "suite" else "seed_prompts"
+    assert held(lakehouse, table, f"raced_{kind}", "text") == [("a",), ("b",)]
+    assert len(held(lakehouse, "imports", f"raced_{kind}", "import_id")) == 1
+
+
+def test_a_suite_has_one_digest_over_all_of_its_prompts_however_they_came(
+    lakehouse: Lakehouse, bring: Callable[..., ImportTotals]
+) -> None:
+    values = {"suite": "benign", "expected": "comply"}
+    bring([{"text": "a", "split": "dev"}, {"text": "b", "split": "test"}], "suites", "suite", values=values)
+    bring([{"text": "c", "split": "dev"}], "suites", "suite", values=values)
+    bring([{"text": "x", "split": "dev"}], "other suites", "suite", values=values)
+    rows = held(lakehouse, "evaluation_prompts", "suites", "text", "suite_digest", "expected", "seen_style")
+    dev, test = suite_digest([text_sha256("c"), text_sha256("a")]), suite_digest([text_sha256("b")])
+    assert [row[:2] for row in rows] == [("a", dev), ("b", test), ("c", dev)]
+    assert held(lakehouse, "evaluation_prompts", "other suites", "text") == [("x",)]
+
+
+def test_one_file_of_labels_serves_both_aspects(lakehouse: Lakehouse, bring: Callable[..., ImportTotals]) -> None:
+    rows = [{"prompt": "p", "response": "r", "safe": 1, "helpful": 0, "split": "heldout"}]
+    for aspect, column in (("safety", "safe"), ("helpfulness", "helpful")):
+        fields = {"input": "prompt", "output": "response", "label": column}
+        assert counts(bring(rows, "labels", "labels", fields=fields, values={"aspect": aspect})) == (1, 1, 0, 0)
+    columns = ("aspect", "input", "output", "label", "split")
+    shown = '[{"role":"user","content":"p"}]'
+    assert held(lakehouse, "preferences", "labels", *columns) == [
+        ("helpfulness", shown, "r", 0.0, "heldout"),
+        ("safety", shown, "r", 1.0, "heldout"),
+    ]
+
+
+def test_a_source_without_the_rows_asked_for_is_an_error_and_writes_nothing(
+    lakehouse: Lakehouse, bring: Callable[..., ImportTotals]
+) -> None:
+    with pytest.raises(DataError, match="among those that where takes: part holds one, two"):
+        bring([{"text": "a", "part": "one"}, {"text": "b", "part": "two"}], "none", where={"part": ["three"]})
+    assert held(lakehouse, "imports", "none", "import_id") == []
+    assert held(lakehouse, "seed_prompts", "none", "text") == []
+
+
+def test_a_table_is_a_source_at_the_version_named(lakehouse: Lakehouse) -> None:
+    spark = lakehouse.spark
+    name = "spark_catalog.imports_test.users_own"
+    spark.sql(f"CREATE TABLE {name} (prompt STRING) USING DELTA LOCATION '{lakehouse.folder}/users_own'")
+    spark.sql(f"INSERT INTO {name} VALUES ('a'), ('b'), (NULL)")
+    spark.sql(f"INSERT INTO {name} VALUES ('c')")
+    fields = {"text": "prompt"}
+    at_one = ImportConfig(path=f"{name}@1", kind="seeds", dataset="from table", fields=fields)
+    newest = ImportConfig(path=name, kind="seeds", dataset="from table", fields=fields)
+    assert counts(import_source(lakehouse, at_one)) == (3, 2, 0, 1)
+    assert counts(import_source(lakehouse, newest)) == (4, 1, 2, 1)
+    assert {source for (source,) in held(lakehouse, "imports", "from table", "source")} == {f"{name}@1", f"{name}@2"}
+
+
+@pytest.mark.parametrize("path", ["spark_catalog.imports_test.nowhere", "spark_catalog.imports_test.imports@999"])
+def test_a_table_or_version_that_is_not_there_is_an_error(lakehouse: Lakehouse, path: str) -> None:
+    with pytest.raises(DataError, match="no table spark_catalog.imports_test"):
+        import_source(lakehouse, ImportConfig(path=path, kind="seeds", dataset="nowhere"))
+
+
+def prepare(folder: Path) -> None:
+    """What `data.prepare` names in the test below."""
+    (folder / "seeds.jsonl").write_text('{"text": "prepared"}\n')
+
+
+def test_prepare_fills_the_folder_that_the_imports_read(
+    lakehouse: Lakehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandbox.export.prepare_test", prepare, raising=False)
+    item = ImportConfig(path="{prepared}/seeds.jsonl", kind="seeds", dataset="prepared")
+    config = DataConfig(prepare="sandbox.export:prepare_test", imports=[item], seeds="prepared")
+    [totals] = import_all(lakehouse, config, tmp_path / "new" / "folder")
+    assert counts(totals) == (1, 1, 0, 0)
+
+
+@pytest.fixture
+def real() -> Iterator[Path]:
+    if not _REAL.is_dir():
+        pytest.skip(f"{_REAL} is absent: the real inputs are not part of the project")
+    yield _REAL
+
+
+def test_real_prompts_are_kept_once_each(lakehouse: Lakehouse, real: Path) -> None:
+    item = ImportConfig(
+        path=str(real / "hh_harmless_test_prompts.jsonl"), kind="seeds", dataset="hh", fields={"text": "prompt"}
+    )
+    totals = import_source(lakehouse, item)
+    assert counts(totals) == (2312, 2178, 134, 0)
+
+
+def test_real_preferences_are_split_by_where(lakehouse: Lakehouse, real: Path) -> None:
+    path = str(real / "hh_harmless_preference_pairs.jsonl")
+    for split, ours, rows in (("train", "train", 1830), ("test", "heldout", 469)):
+        values = {"aspect": "safety", "split": ours}
+        item = ImportConfig(path=path, kind="pairs", dataset="hh", values=values, where={"split": [split]})
+        totals = import_source(lakehouse, item)
+        assert (totals.rows_in, totals.refused) == (rows, 0)
+        assert len(held(lakehouse, "preferences", "hh", "example_sha256")) >= totals.new > 0.9 * rows
+
+
+def test_real_suites_and_instructions_are_imported(lakehouse: Lakehouse, real: Path) -> None:
+    suite = ImportConfig(
+        path=str(real / "xstest_prompts.jsonl"),
+        kind="suite",
+        dataset="xstest",
+        fields={"text": "prompt", "category": "type"},
+        values={"suite": "benign", "split": "test", "expected": "comply"},
+    )
+    totals = import_source(lakehouse, suite)
+    assert (totals.rows_in, totals.refused) == (450, 0)
+    instructions = ImportConfig(
+        path=str(real / "ordinary_instructions.jsonl"),
+        kind="instructions",
+        dataset="ordinary",
+        fields={"answer": "output"},
+    )
+    totals = import_source(lakehouse, instructions)
+    assert totals.rows_in == 427 == totals.new + totals.repeated + totals.refused

@@ -1,0 +1,104 @@
+"""Tables are made, checked and migrated from `schemas/`, and written so that nothing doubles."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pipelines.errors import ConfigError, SchemaError
+from pipelines.lakehouse import Lakehouse, quote
+from schemas.model import Column
+from schemas.tables import GATE_OVERRIDES, PROMPT_SCREENINGS, SELECTIONS
+
+
+def _override(**changes: Any) -> dict[str, Any]:
+    row = {"run_id": "r", "round": 1, "gate": "scores", "check_name": "c", "approved_by": "x", "reason": "y"}
+    return row | changes
+
+
+def test_a_table_is_found_again_by_a_catalog_that_forgot_it(lakehouse: Lakehouse) -> None:
+    lakehouse.ensure([GATE_OVERRIDES])
+    lakehouse.append_rows("gate_overrides", [_override()])
+    again = Lakehouse(lakehouse.spark, f"{lakehouse.schema}_again", lakehouse.folder)
+    again.ensure([GATE_OVERRIDES])
+    assert again.read("gate_overrides").count() == 1
+
+
+def test_a_commit_under_the_same_id_is_written_once(lakehouse: Lakehouse) -> None:
+    lakehouse.ensure([GATE_OVERRIDES])
+    for _ in range(2):
+        lakehouse.append_rows("gate_overrides", [_override()], once="commit-1")
+    assert lakehouse.read("gate_overrides").count() == 1
+
+
+def test_a_scope_is_replaced_and_the_rest_is_left(lakehouse: Lakehouse) -> None:
+    lakehouse.ensure([GATE_OVERRIDES])
+    lakehouse.append_rows("gate_overrides", [_override(), _override(round=2)])
+    lakehouse.replace(
+        "gate_overrides",
+        lakehouse.frame("gate_overrides", [_override(reason="new")]),
+        {"run_id": "r", "round": 1},
+    )
+    rows = {(row["round"], row["reason"]) for row in lakehouse.read("gate_overrides").collect()}
+    assert rows == {(1, "new"), (2, "y")}
+
+
+def test_a_row_outside_a_check_is_refused(lakehouse: Lakehouse) -> None:
+    lakehouse.ensure([SELECTIONS])
+    row = {
+        "run_id": "r", "round": 1, "prompt_id": "p", "response_id": "a", "verdict": "maybe", "reason": "x",
+        "theta_s_adv": 0.5, "theta_s_tgt": 0.5, "theta_h_tgt": 0.5,
+    }  # fmt: skip
+    with pytest.raises(Exception, match="verdict_known"):
+        lakehouse.append_rows("selections", [row])
+
+
+def test_a_column_that_is_missing_is_named(lakehouse: Lakehouse) -> None:
+    shorter = replace(
+        PROMPT_SCREENINGS, columns=tuple(c for c in PROMPT_SCREENINGS.columns if c.name != "reason")
+    )
+    lakehouse.ensure([shorter])
+    with pytest.raises(SchemaError, match="prompt_screenings differs from its schema: reason is missing"):
+        lakehouse.ensure([PROMPT_SCREENINGS])
+
+
+def test_a_column_that_a_platform_adds_is_not_our_business(lakehouse: Lakehouse) -> None:
+    more = replace(
+        GATE_OVERRIDES, columns=(*GATE_OVERRIDES.columns, Column("theirs", "STRING", "x", nullable=True))
+    )
+    lakehouse.ensure([more])
+    lakehouse.ensure([GATE_OVERRIDES])
+    assert "theirs" not in lakehouse.read("gate_overrides").columns
+
+
+def test_an_older_table_migrates_forward(lakehouse: Lakehouse) -> None:
+    lakehouse.ensure([GATE_OVERRIDES])
+    lakehouse.append_rows("gate_overrides", [_override()])
+    newer = replace(
+        GATE_OVERRIDES,
+        columns=(
+            *GATE_OVERRIDES.columns,
+            Column("ticket", "STRING", "where it was discussed", nullable=True),
+        ),
+        version=2,
+        added={2: ("ticket",)},
+    )
+    lakehouse.ensure([newer])
+    assert lakehouse.stored_version("gate_overrides") == 2
+    assert lakehouse.spark.table(lakehouse.name("gate_overrides")).select("ticket").collect()[0][0] is None
+
+
+def test_a_table_of_a_newer_package_is_refused(lakehouse: Lakehouse) -> None:
+    lakehouse.ensure([replace(GATE_OVERRIDES, version=3)])
+    with pytest.raises(SchemaError, match="has schema version 3, this code knows 1"):
+        lakehouse.ensure([GATE_OVERRIDES])
+
+
+def test_a_schema_name_can_hold_no_sql(spark: Any) -> None:
+    with pytest.raises(ConfigError, match="is no schema name"):
+        Lakehouse(spark, "mart; DROP TABLE x")
+
+
+@pytest.mark.parametrize("text", ["it's", 'a "b"', "back\\slash", "\\' OR 1=1 --", "line\nbreak"])
+def test_a_quoted_text_comes_back_as_it_was(spark: Any, text: str) -> None:
+    assert spark.sql(f"SELECT {quote(text)} AS text").head()["text"] == text

@@ -1,0 +1,71 @@
+"""One driver a run at a time."""
+
+import os
+from typing import Any
+
+import pytest
+
+from pipelines.errors import ConfigError, RunHeld
+from pipelines.history import now
+from pipelines.lakehouse import Lakehouse
+from pipelines.lease import RunLease, is_dead, process_holder
+from schemas.tables import RUNS
+
+
+@pytest.fixture
+def run(lakehouse: Lakehouse) -> Lakehouse:
+    """A lakehouse with the run `r`."""
+    lakehouse.ensure([RUNS])
+    row: dict[str, Any] = {
+        "run_id": "r",
+        "config": "{}",
+        "config_digest": "d",
+        "code_version": "0",
+        "created_at": now(),
+    }
+    lakehouse.append_rows("runs", [row])
+    return lakehouse
+
+
+def test_a_second_driver_is_told_who_holds_the_run(run: Lakehouse) -> None:
+    RunLease(run, "r", "scheduler:first").acquire(renew=False)
+    with pytest.raises(RunHeld, match="run r is held by scheduler:first until"):
+        RunLease(run, "r", "scheduler:second").acquire(renew=False)
+
+
+def test_a_run_that_was_let_go_can_be_taken(run: Lakehouse) -> None:
+    first = RunLease(run, "r", "scheduler:first")
+    first.acquire()
+    first.release()
+    RunLease(run, "r", "scheduler:second").acquire(renew=False)
+
+
+def test_a_holder_may_ask_again(run: Lakehouse) -> None:
+    for _ in range(2):
+        RunLease(run, "r", "scheduler:first").acquire(renew=False)
+
+
+def test_a_lease_that_lapsed_can_be_taken(run: Lakehouse) -> None:
+    RunLease(run, "r", "scheduler:first", seconds=-1).acquire(renew=False)
+    RunLease(run, "r", "scheduler:second").acquire(renew=False)
+
+
+def test_a_dead_process_of_this_host_lets_go_at_once(run: Lakehouse) -> None:
+    kind, host, _, _, nonce = process_holder().split(":")
+    RunLease(run, "r", f"{kind}:{host}:{2**22 + 1}:123:{nonce}").acquire(renew=False)
+    RunLease(run, "r", process_holder()).acquire(renew=False)
+
+
+def test_a_process_number_used_again_is_not_the_holder() -> None:
+    kind, host, pid, ticks, nonce = process_holder().split(":")
+    assert pid == str(os.getpid())
+    assert is_dead(f"{kind}:{host}:{pid}:{int(ticks) - 1}:{nonce}") and not is_dead(process_holder())
+
+
+def test_nothing_is_said_of_processes_on_other_hosts() -> None:
+    assert not is_dead("process:elsewhere:1:1:abc")
+
+
+def test_a_run_that_is_not_there_is_named(run: Lakehouse) -> None:
+    with pytest.raises(ConfigError, match="there is no run 'q'"):
+        RunLease(run, "q", "me").acquire(renew=False)

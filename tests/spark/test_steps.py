@@ -1,0 +1,152 @@
+"""The steps' own logic on rows by hand: screening, selection, drawing."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from jobs.cli import config_path
+from pipelines.config import AttackConfig, SelectConfig, load_config
+from pipelines.similarity import near_duplicates
+from pipelines.step import Inputs, RoundContext
+from pipelines.steps import select
+from pipelines.steps.common import distinct, draw, examples, lot
+from pipelines.steps.screen import fluency_fault
+
+CONTEXT: dict[str, Any] = {"checkpoints": {}, "first_checkpoints": {}, "scorers": {}, "base": ""}
+
+
+def _selected(
+    spark: SparkSession, scores: dict[str, tuple[float | None, float | None]], **answers: Any
+) -> dict[str, Any]:
+    """Verdict and reason by response; a response is named `prompt.sample`, with a + at the end under the preamble."""
+    config = load_config(config_path("sandbox")).model_copy(
+        update={"select": SelectConfig(theta_s_tgt=0.7), **answers}
+    )
+    context = RoundContext(spark=spark, config=config, run_id="r", round=1, **CONTEXT)
+    responses = [("r", 1, "respond", name, name.split(".")[0], name.endswith("+"), "ok") for name in scores]
+    rows = [
+        ("r", 1, "score", name, judge, value)
+        for name, pair in scores.items()
+        for judge, value in zip(("safety", "helpfulness"), pair, strict=True)
+    ]
+    frames = {
+        "responses": spark.createDataFrame(
+            responses,
+            "run_id string, round int, step string, request_id string, prompt_id string, preamble boolean, status string",
+        ),
+        "scores": spark.createDataFrame(
+            rows, "run_id string, round int, step string, response_id string, scorer string, value double"
+        ),
+    }
+    return {
+        row["response_id"]: (row["verdict"], row["reason"])
+        for row in select.build(Inputs(context, frames)).collect()
+    }
+
+
+def test_the_three_thresholds(spark: SparkSession) -> None:
+    verdicts = _selected(
+        spark,
+        {
+            "a.0": (0.2, 0.9),
+            "b.0": (0.6, 0.9),
+            "c.0": (0.9, 0.4),
+            "d.0": (0.9, 0.9),
+            "e.0": (None, 0.9),
+            "f.0": (0.5, 0.9),
+            "g.0+": (0.2, 0.9),
+        },
+    )
+    assert verdicts == {
+        "a.0": ("attack", "below_theta_s_adv"),
+        "b.0": ("drop", "unsafe"),
+        "c.0": ("drop", "unhelpful"),
+        "d.0": ("keep", "passed"),
+        "e.0": ("drop", "no_score"),
+        "f.0": ("drop", "unsafe"),
+        "g.0+": ("drop", "unsafe"),
+    }
+
+
+def test_one_answer_is_drawn_where_several_pass(spark: SparkSession) -> None:
+    verdicts = _selected(spark, {f"a.{sample}": (0.9, 0.9) for sample in range(5)})
+    assert sorted(reason for _, reason in verdicts.values()) == ["not_drawn"] * 4 + ["passed"]
+
+
+def test_a_prompt_can_give_both_an_attack_and_an_answer(spark: SparkSession) -> None:
+    verdicts = _selected(spark, {"a.0": (0.1, 0.9), "a.1": (0.9, 0.9)})
+    assert verdicts["a.0"][0] == "attack" and verdicts["a.1"][0] == "keep"
+
+
+def test_near_duplicates_name_the_nearest_that_came_before(spark: SparkSession) -> None:
+    old = spark.createDataFrame(
+        [("o", "how do I paint the old lantern by the mill at night")], "id string, text string"
+    )
+    new = spark.createDataFrame(
+        [
+            ("1", "How do I paint the old lantern, by the mill at night?"),
+            ("2", "how do I paint the old lantern by the mill at noon"),
+            ("3", "please tell me something else about the sea and its many fish"),
+            ("4", "please tell me something else about the sea and its many fish"),
+        ],
+        "id string, text string",
+    )
+    found = {
+        row["id"]: (row["nearest_id"], row["similarity"]) for row in near_duplicates(new, old, 0.75).collect()
+    }
+    assert found == {"1": ("o", 1.0), "2": ("1", pytest.approx(9 / 11)), "4": ("3", 1.0)} or found["2"][
+        0
+    ] in ("o", "1")
+    assert set(found) == {"1", "2", "4"}
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("how do I paint it", None),
+        ("paint it", "too_short"),
+        ("word " * 61, "too_long"),
+        ("go go go go go stop", "repetitive"),
+        ("", "too_short"),
+    ],
+)
+def test_fluency(spark: SparkSession, text: str, fault: str | None) -> None:
+    frame = spark.createDataFrame([(text,)], "text string")
+    assert frame.select(fluency_fault(F.col("text"), AttackConfig())).collect()[0][0] == fault
+
+
+def test_small_cells_are_drawn_from_in_turn(spark: SparkSession) -> None:
+    rows = [(f"big{number}", "big") for number in range(50)] + [("small0", "small")]
+    frame = spark.createDataFrame(rows, "id string, cell string")
+    drawn = [row["cell"] for row in draw(frame, 4, lot(0, "t", "id"), ["cell"]).collect()]
+    assert sorted(drawn) == ["big", "big", "big", "small"]
+
+
+def test_a_drawing_follows_from_the_seed(spark: SparkSession) -> None:
+    frame = spark.createDataFrame([(str(number),) for number in range(100)], "id string")
+
+    def ids(seed: int, partitions: int) -> list[str]:
+        return [row["id"] for row in draw(frame.repartition(partitions), 10, lot(seed, "t", "id")).collect()]
+
+    assert ids(1, 1) == ids(1, 7) != ids(2, 1)
+
+
+def test_an_example_is_kept_once_by_the_first_part_that_has_it(spark: SparkSession) -> None:
+    frame = spark.createDataFrame([("q", "a"), ("q", "b")], "i string, o string")
+
+    def part(source: str) -> Any:
+        columns = {"input": F.col("i"), "output": F.col("o"), "source_ids": F.array("o"), "order": F.col("o")}
+        return examples(frame, source=source, source_table="t", **columns)
+
+    assert [row["source"] for row in distinct([part("own"), part("replay")]).collect()] == ["own", "own"]
+
+
+def test_a_table_that_was_not_declared_can_not_be_read(spark: SparkSession) -> None:
+    context = RoundContext(
+        spark=spark, config=load_config(config_path("sandbox")), run_id="r", round=1, **CONTEXT
+    )
+    with pytest.raises(KeyError, match="without declaring it"):
+        Inputs(replace(context), {})["scores"]

@@ -1,0 +1,147 @@
+"""One engine for a spec, owner and host; nothing of it outlives its lease or its supervisor."""
+
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from pipelines.engines.host import (
+    ensure_engine,
+    keep_alive,
+    release_engine,
+    running_engines,
+    stop_all,
+    stop_engine,
+)
+from pipelines.engines.processes import find, is_alive, kill_group, members
+from pipelines.engines.uds import is_healthy
+from pipelines.errors import EngineError
+
+
+def eventually(condition, seconds: float = 20.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def starts(tmp_path: Path) -> list[int]:
+    return [int(line) for line in (tmp_path / "state" / "starts").read_text().split()]
+
+
+def test_the_engine_is_found_again_and_stopping_leaves_nothing(make_spec, tmp_path):
+    spec = make_spec("child")
+    engine = ensure_engine(spec)
+    assert is_healthy(engine.socket)
+    assert len(engine.socket) < 108
+    assert ensure_engine(spec) == engine
+    assert [record.ident for record in running_engines(spec.home)] == [engine.ident]
+    assert eventually(lambda: len(members(engine.pgid)) >= 4)  # warden, server, its child and grandchild
+    assert stop_engine(spec)
+    assert members(engine.pgid) == []
+    assert not Path(engine.socket).exists()
+    assert running_engines(spec.home) == []
+    assert not stop_engine(spec)
+
+
+def test_concurrent_calls_start_exactly_one(make_spec, tmp_path):
+    spec = make_spec()
+    with ThreadPoolExecutor(6) as pool:
+        engines = set(pool.map(lambda _: ensure_engine(spec), range(6)))
+    assert len(engines) == 1
+    assert len(starts(tmp_path)) == 1
+
+
+def test_a_stale_lease_ends_the_whole_group(make_spec):
+    spec = make_spec("child", lease=4.0)
+    with keep_alive(spec):
+        engine = ensure_engine(spec)
+        assert eventually(lambda: len(members(engine.pgid)) >= 4)
+    assert eventually(lambda: not members(engine.pgid) and find(engine.pid) is None)
+    assert not Path(engine.socket).exists()
+
+
+def test_keep_alive_holds_the_lease(make_spec):
+    spec = make_spec(lease=4.0)
+    with keep_alive(spec):
+        engine = ensure_engine(spec)
+        time.sleep(5.0)
+        assert is_healthy(engine.socket)
+
+
+def test_sigkill_of_the_supervisor_leaves_nothing(make_spec):
+    spec = make_spec("child")
+    engine = ensure_engine(spec)
+    os.kill(engine.pid, signal.SIGKILL)
+    assert eventually(lambda: not members(engine.pgid))
+    assert ensure_engine(spec).ident != engine.ident
+
+
+def test_sigkill_of_the_server_takes_its_children_and_the_next_call_starts_another(make_spec, tmp_path):
+    spec = make_spec("child")
+    engine = ensure_engine(spec)
+    os.kill(starts(tmp_path)[0], signal.SIGKILL)
+    assert eventually(lambda: not members(engine.pgid))
+    other = ensure_engine(spec)
+    assert other.ident != engine.ident
+    assert is_healthy(other.socket)
+
+
+def test_an_engine_that_the_caller_knows_to_hang_is_replaced_once(make_spec, tmp_path):
+    spec = make_spec()
+    engine = ensure_engine(spec)
+    other = ensure_engine(spec, instead_of=engine)
+    assert other.ident != engine.ident
+    assert ensure_engine(spec, instead_of=engine) == other
+    assert len(starts(tmp_path)) == 2
+
+
+def test_no_other_owner_adopts_an_engine(make_spec):
+    mine = ensure_engine(make_spec())
+    other = ensure_engine(make_spec(owner="run-2"))
+    assert other.pid != mine.pid
+    assert stop_all(make_spec().home, owner="run-2") == 1
+    assert is_healthy(mine.socket)
+
+
+def test_a_released_engine_comes_back(make_spec):
+    spec = make_spec()
+    engine = ensure_engine(spec)
+    assert release_engine(spec)
+    assert ensure_engine(spec).ident != engine.ident
+
+
+def test_a_start_that_fails_says_why(make_spec):
+    with pytest.raises(EngineError, match="CUDA out of memory") as caught:
+        ensure_engine(make_spec("broken"))
+    assert "server.log" in str(caught.value)
+    assert "Traceback" not in str(caught.value)
+
+
+def test_a_start_that_stands_still_is_given_up(make_spec):
+    spec = make_spec("slow", start_stall_seconds=1.0)
+    with pytest.raises(EngineError, match="stands still"):
+        ensure_engine(spec)
+
+
+def test_a_pid_that_another_process_has_now_is_not_killed():
+    me = find(os.getpid())
+    assert me is not None
+    assert is_alive(me.pid, me.ticks)
+    assert not is_alive(me.pid, me.ticks + 1)
+    assert kill_group(me.session, leader_ticks=-1)
+
+
+def test_a_starting_engine_can_be_stopped(make_spec):
+    spec = make_spec("slow")
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(ensure_engine, spec)
+        assert eventually(lambda: running_engines(spec.home))
+        assert stop_engine(spec)
+        with pytest.raises(EngineError, match="stopped while it started"):
+            starting.result()

@@ -1,0 +1,96 @@
+"""The client of hosted endpoints: what is tried again, what is a row's outcome, what ends the batch."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
+
+import pytest
+
+from pipelines.engines.factory import open_generator
+from pipelines.engines.openai_http import retry_after
+from pipelines.engines.protocol import GenerationRequest, GeneratorSpec
+from pipelines.errors import ConfigError, EngineError
+
+
+class Endpoint(BaseHTTPRequestHandler):
+    """Answers by the first message's text; `busy` is refused once with a Retry-After."""
+
+    seen: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        word = body["messages"][0]["content"]
+        self.seen.append(word)
+        if self.headers["Authorization"] != "Bearer secret":
+            self.reply(401, {})
+        elif word == "busy" and self.seen.count("busy") == 1:
+            self.reply(429, {}, {"Retry-After": "0"})
+        elif word == "bad":
+            self.reply(400, {"error": {"message": "bad row"}})
+        elif word == "odd":
+            self.reply(200, {"nothing": 1})
+        else:
+            choice = {"message": {"content": f"{word} {body['seed']}"}, "finish_reason": "stop"}
+            self.reply(200, {"choices": [choice], "usage": {"prompt_tokens": 4, "completion_tokens": 2}})
+
+    def reply(self, status: int, content: dict, headers: dict | None = None) -> None:
+        raw = json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(raw)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(raw)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def spec(monkeypatch):
+    monkeypatch.setenv("TEST_KEY", "secret")
+    Endpoint.seen = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    options = {
+        "base_url": f"http://127.0.0.1:{server.server_port}/v1",
+        "key_variable": "TEST_KEY",
+        "attempts": 2,
+    }
+    yield GeneratorSpec("openai", "hosted", "0", options=options)
+    server.shutdown()
+    server.server_close()
+
+
+def ask(spec, *words: str):
+    requests = [
+        GenerationRequest(word, (), None, 1.0, 1.0, 8, 3, messages=(("user", word),)) for word in words
+    ]
+    return {item.request_id: item for item in open_generator(spec).generate(requests)}
+
+
+def test_rows_are_answered_tried_again_or_marked(spec):
+    found = ask(spec, "hello", "busy", "bad", "odd")
+    assert (found["hello"].text, found["hello"].prompt_tokens, found["hello"].completion_tokens) == (
+        "hello 3",
+        4,
+        2,
+    )
+    assert found["busy"].text == "busy 3"
+    assert found["bad"].error_kind == "refused"
+    assert found["odd"].error_kind == "unreadable"
+
+
+def test_a_refused_key_ends_the_batch_and_a_missing_one_is_named(spec, monkeypatch):
+    monkeypatch.setenv("TEST_KEY", "wrong")
+    with pytest.raises(EngineError, match="refuses us: HTTP 401"):
+        ask(spec, "hello")
+    monkeypatch.delenv("TEST_KEY")
+    with pytest.raises(ConfigError, match="TEST_KEY is not set"):
+        open_generator(spec)
+
+
+def test_retry_after_is_a_number_or_a_date():
+    assert retry_after("7", 1.0) == 7.0
+    assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT", 1.0) == 0.0
+    assert retry_after("soon", 1.5) == 1.5

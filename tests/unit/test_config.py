@@ -1,0 +1,59 @@
+"""The configuration says what is wrong with it, and what resuming may change."""
+
+from pathlib import Path
+
+import pytest
+
+from jobs.cli import config_path
+from pipelines.config import load_config
+from pipelines.errors import ConfigError
+
+SANDBOX = config_path("sandbox")
+
+
+def test_an_unknown_key_is_answered_with_the_nearest_name() -> None:
+    with pytest.raises(ConfigError, match=r"attack\.promts is no setting; the nearest valid name is 'prompts'"):
+        load_config(SANDBOX, ["attack.promts=3"])
+
+
+def test_every_fault_is_told_at_once() -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_config(SANDBOX, ["select.theta_s_adv=3", "respond.samples=none"])
+    assert "select.theta_s_adv = 3" in str(raised.value)
+    assert "respond.samples = 'none'" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "setting", ["engine.in_flight=7", "engine.max_num_seqs=3", "rounds=9", "name=other", "engine.lease_seconds=99"]
+)
+def test_settings_of_speed_and_length_leave_the_digest_alone(setting: str) -> None:
+    assert load_config(SANDBOX, [setting]).digest == load_config(SANDBOX).digest
+
+
+@pytest.mark.parametrize("setting", ["seed=9", "select.theta_s_adv=0.1", "engine.max_model_len=300", "engine.chunk_rows=9"])
+def test_settings_that_affect_results_change_the_digest(setting: str) -> None:
+    assert load_config(SANDBOX, [setting]).digest != load_config(SANDBOX).digest
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no configuration at .*nowhere\.yaml"):
+        load_config(tmp_path / "nowhere.yaml")
+
+
+def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text("a: [")
+    with pytest.raises(ConfigError, match=r"broken\.yaml is not YAML"):
+        load_config(path)
+
+
+def test_a_reward_model_that_is_missing_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "half.yaml"
+    path.write_text("model: m\ndata: {seeds: s}\nreward_models: {safety: {base: b}}\n")
+    with pytest.raises(ConfigError, match="reward_models lacks helpfulness"):
+        load_config(path)
+
+
+def test_an_override_without_a_value_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--set takes key=value"):
+        load_config(SANDBOX, ["seed"])

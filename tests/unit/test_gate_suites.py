@@ -1,0 +1,173 @@
+"""Suites are data: what is wrong in them is said before a run starts, with the nearest name that is right."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pipelines.errors import ConfigError
+from pipelines.gates import COLUMNS, CheckResult, Suite, load_suites, sentence
+from pipelines.plan import ALL
+
+SUITES = Path(__file__).parents[2] / "conf" / "gates.yaml"
+Load = Callable[..., dict[str, Suite]]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    """Loads the suites of `conf/gates.yaml` with one passage replaced."""
+
+    def edited(old: str = "", new: str = "", **parameters: float | int | str) -> dict[str, Suite]:
+        text = SUITES.read_text(encoding="utf-8")
+        assert old in text
+        file = tmp_path / "gates.yaml"
+        file.write_text(text.replace(old, new, 1) if old else text, encoding="utf-8")
+        return load_suites(file, parameters)
+
+    return edited
+
+
+def test_every_gate_of_the_plan_has_a_suite_whose_checks_have_remedies(load: Load) -> None:
+    suites = load()
+    assert {gate for step in ALL.values() for gate in step.gates} == set(suites) == set(COLUMNS)
+    assert all(check.remedy.endswith(".") for suite in suites.values() for check in suite.checks)
+
+
+def test_parameters_come_from_the_file_unless_the_run_gives_its_own(load: Load) -> None:
+    assert load()["scores"].check("enough_answers").kwargs == {"min_value": 8}
+    assert load(min_answers=3)["scores"].check("enough_answers").kwargs == {"min_value": 3}
+
+
+def test_digest_follows_what_decides_and_nothing_else(load: Load) -> None:
+    before = load()
+    other = load(min_answers=3)
+    assert before["scores"].digest == load()["scores"].digest
+    assert before["scores"].digest != other["scores"].digest
+    assert before["curated_target"].digest == other["curated_target"].digest
+    assert before["scores"].digest == load("Run the step score again", "Score again")["scores"].digest
+
+
+def test_both_spellings_of_an_expectation_are_the_same_check(load: Load) -> None:
+    snake = load("ExpectTableRowCountToBeBetween", "expect_table_row_count_to_be_between")
+    assert snake["adversarial_prompts"].digest == load()["adversarial_prompts"].digest
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (
+            "gates:\n  adversarial_prompts:",
+            "gates:\n  adverserial_prompts:",
+            "nearest valid one is 'adversarial_prompts'",
+        ),
+        (
+            "ExpectColumnStdevToBeBetween",
+            "ExpectColumnStdToBeBetween",
+            "nearest valid one is 'ExpectColumnStdevToBeBetween'",
+        ),
+        (
+            "column: repeated",
+            "column: repeatd",
+            "check 'varied': there is no column 'repeatd'; the nearest valid one is 'repeated'",
+        ),
+        (
+            "min_value: $min_ok",
+            "min_value: $min_okay",
+            "check 'usable': there is no parameter 'min_okay'; the nearest valid one is 'min_ok'",
+        ),
+        (
+            "min_value: $min_ok",
+            "min_vale: $min_ok",
+            "there is no parameter 'min_vale'; the nearest valid one is 'min_value'",
+        ),
+        ("min_value: $min_ok", "min_value: [1]", "refuses {'min_value': [1]}"),
+        ("      column: ok\n", "", "expect_column_mean_to_be_between needs a column"),
+        (
+            "      kwargs: {min_value: $min_prompts}",
+            "      column: ok",
+            "looks at the whole frame and takes no column",
+        ),
+        ("name: usable", "name: enough_prompts", "two checks 'enough_prompts'"),
+        ("      if_present: true", "      when: true", "there is no key 'when'"),
+        (
+            "remedy: Raise attack.prompts,",
+            "remedied: Raise attack.prompts,",
+            "the nearest valid one is 'remedy'",
+        ),
+        ("  curated_helpfulness_rm: *labels", "", "no checks for gate curated_helpfulness_rm"),
+        ("parameters:", "parameter:", "there is no key 'parameter'; the nearest valid one is 'parameters'"),
+        ("gates:\n", "gates: [\n", "is not YAML"),
+    ],
+)
+def test_a_mistake_in_a_suite_is_named_with_what_would_be_right(
+    load: Load, old: str, new: str, words: str
+) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load(old, new)
+    assert words in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"min_answer": 3}, "there is no parameter 'min_answer'; the nearest valid one is 'min_answers'"),
+        ({"min_answers": "three"}, "gates.parameters.min_answers = 'three': it takes a number, such as 8"),
+    ],
+)
+def test_a_mistake_in_a_runs_parameters_is_named(
+    load: Load, given: dict[str, float | int | str], words: str
+) -> None:
+    with pytest.raises(ConfigError, match="gates.parameters") as raised:
+        load(**given)
+    assert words in str(raised.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no suites at .*nowhere\.yaml"):
+        load_suites(tmp_path / "nowhere.yaml", {})
+
+
+def test_a_check_that_does_not_exist_is_answered_with_the_nearest(load: Load) -> None:
+    with pytest.raises(
+        ConfigError, match="gate scores has no check 'safety_sprad'; the nearest valid one is 'safety_spread'"
+    ):
+        load()["scores"].check("safety_sprad")
+
+
+def _result(name: str, wanted: str, observed: str) -> CheckResult:
+    return CheckResult(name, "expect", wanted, observed, success=False, remedy="Do this.", rows=24)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "observed", "words"),
+    [
+        ('{"column":"ok","min_value":0.8}', '{"observed_value":0.5}', "saw 0.5 of ok and wants at least 0.8"),
+        ('{"min_value":2,"max_value":9}', '{"observed_value":1}', "saw 1 and wants 2 to 9"),
+        (
+            '{"column":"n","max_value":2,"min_value":2}',
+            '{"element_count":9,"missing_count":1,"unexpected_count":3}',
+            "saw 3 of 8 at fault of n and wants exactly 2",
+        ),
+        (
+            '{"column":"id"}',
+            '{"element_count":9,"missing_count":0,"unexpected_count":2}',
+            "saw 2 of 9 at fault of id and wants every value to hold",
+        ),
+        (
+            '{"column":"s","min_value":0.1}',
+            '{"observed_value":null}',
+            "saw no value of s and wants at least 0.1",
+        ),
+        ('{"column":"s","min_value":0.1}', '{"error":"Spark: CAST"}', "saw Spark: CAST of s"),
+        (
+            '{"column":"c","max_value":9,"mostly":0.9}',
+            '{"element_count":9,"unexpected_count":2}',
+            "wants at most 9, in a share of at least 0.9",
+        ),
+    ],
+)
+def test_sentence_tells_value_seen_and_value_wanted(wanted: str, observed: str, words: str) -> None:
+    told = sentence("scores", [_result("first", wanted, observed), _result("second", "{}", "{}")])
+    assert words in told
+    assert told.startswith("Gate scores refused 24 rows: check first saw")
+    assert "(second failed too); remedy: do this; the ways out" in told
