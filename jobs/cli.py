@@ -26,49 +26,86 @@ def config_path(name: str) -> Path:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(prog="mart", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    top = argparse.ArgumentParser(
+        prog="mart", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     top.add_argument("--verbose", action="store_true", help="log more, with tracebacks")
     doors = top.add_subparsers(dest="door", required=True, metavar="COMMAND")
 
     where = argparse.ArgumentParser(add_help=False)
-    where.add_argument("--lakehouse", type=Path, default=None, help="local folder of tables and artifacts (default: lakehouse)")
+    where.add_argument(
+        "--lakehouse",
+        type=Path,
+        default=None,
+        help="local folder of tables and artifacts (default: lakehouse)",
+    )
     where.add_argument("--schema", default=None, help="catalog.schema of a platform, instead of --lakehouse")
     where.add_argument("--artifacts", type=Path, default=None, help="artifact root; goes with --schema")
 
     settings = argparse.ArgumentParser(add_help=False)
-    settings.add_argument("--config", default="sandbox", help="YAML file, or the name of one in conf/ (default: sandbox)")
-    settings.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="replace a setting")
+    settings.add_argument(
+        "--config", default="sandbox", help="YAML file, or the name of one in conf/ (default: sandbox)"
+    )
+    settings.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="replace a setting"
+    )
 
-    run = doors.add_parser("run", parents=[where, settings], help="run all rounds, or go on where a run was ended")
-    run.add_argument("--run-id", default=None, help="name of the run (default: the configuration's name and seed)")
+    run = doors.add_parser(
+        "run", parents=[where, settings], help="run all rounds, or go on where a run was ended"
+    )
+    run.add_argument(
+        "--run-id", default=None, help="name of the run (default: the configuration's name and seed)"
+    )
     run.add_argument("--rounds", type=int, default=None, help="rounds after the warm start")
-    run.add_argument("--fork", default=None, metavar="RUN@ROUND", help="begin a new run after that round of another")
+    run.add_argument(
+        "--fork", default=None, metavar="RUN@ROUND", help="begin a new run after that round of another"
+    )
 
-    step = doors.add_parser("step", parents=[where, settings], help="run one step of one round, as a scheduler does")
+    step = doors.add_parser(
+        "step", parents=[where, settings], help="run one step of one round, as a scheduler does"
+    )
     step.add_argument("name", help="step, or begin or end; `mart describe` lists them")
     step.add_argument("--run-id", required=True)
     step.add_argument("--round", default="next", help="number of the round, or next")
-    step.add_argument("--holder", default=None, help="the scheduler's own name of this run, which holds the lease from begin to end")
+    step.add_argument(
+        "--holder",
+        default=None,
+        help="the scheduler's own name of this run, which holds the lease from begin to end",
+    )
     step.add_argument("--fork", default=None, metavar="RUN@ROUND", help="with begin: fork that run")
 
     describe = doors.add_parser("describe", parents=[settings], help="print the rounds as they will run")
     describe.add_argument("--format", choices=("text", "json"), default="text")
 
-    data = doors.add_parser("data", help="bring data in").add_subparsers(dest="action", required=True, metavar="ACTION")
+    data = doors.add_parser("data", help="bring data in").add_subparsers(
+        dest="action", required=True, metavar="ACTION"
+    )
     load = data.add_parser("import", parents=[where], help="import a file or table")
     load.add_argument("source", help="JSONL, CSV or Parquet file, or a table")
-    load.add_argument("--kind", required=True, choices=("seeds", "benign", "pairs", "labels", "instructions", "suite"))
+    load.add_argument(
+        "--kind", required=True, choices=("seeds", "benign", "pairs", "labels", "instructions", "suite")
+    )
     load.add_argument("--dataset", required=True, help="name the data set gets")
-    load.add_argument("--field", action="append", default=[], metavar="OURS=THEIRS", help="which of their fields is ours")
-    load.add_argument("--value", action="append", default=[], metavar="OURS=VALUE", help="the same value for every row")
-    load.add_argument("--where", action="append", default=[], metavar="THEIRS=VALUE", help="take only rows with that value")
+    load.add_argument(
+        "--field", action="append", default=[], metavar="OURS=THEIRS", help="which of their fields is ours"
+    )
+    load.add_argument(
+        "--value", action="append", default=[], metavar="OURS=VALUE", help="the same value for every row"
+    )
+    load.add_argument(
+        "--where", action="append", default=[], metavar="THEIRS=VALUE", help="take only rows with that value"
+    )
     load.add_argument("--licence", default="unknown")
 
-    sql = doors.add_parser("sql", parents=[where], help="ask in SQL; tables and views go by their plain names")
+    sql = doors.add_parser(
+        "sql", parents=[where], help="ask in SQL; tables and views go by their plain names"
+    )
     sql.add_argument("query")
     sql.add_argument("--format", choices=("table", "json", "csv"), default="table")
 
-    lineage = doors.add_parser("lineage", parents=[where], help="what made a checkpoint, or what a source went into")
+    lineage = doors.add_parser(
+        "lineage", parents=[where], help="what made a checkpoint, or what a source went into"
+    )
     lineage.add_argument("checkpoint", nargs="?")
     lineage.add_argument("--source", default=None, help="a text digest or a data set")
 
@@ -89,7 +126,9 @@ def parser() -> argparse.ArgumentParser:
     override.add_argument("--by", required=True, help="who decides")
     override.add_argument("--reason", required=True)
 
-    export = doors.add_parser("export", parents=[where], help="a checkpoint as a plain Hugging Face directory")
+    export = doors.add_parser(
+        "export", parents=[where], help="a checkpoint as a plain Hugging Face directory"
+    )
     export.add_argument("checkpoint")
     export.add_argument("--merged", type=Path, required=True, metavar="DIR")
     return top
@@ -99,7 +138,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     options = parser().parse_args(argv)
     logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S", stream=sys.stderr
+        level=logging.INFO,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        datefmt="%H:%M:%S",
+        stream=sys.stderr,
     )
     for noisy in ("py4j", "httpx", "great_expectations", "numexpr", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -113,7 +155,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.verbose:
             log.exception("traceback")
         print(f"mart: {error}", file=sys.stderr)
+        if "DATABRICKS_RUNTIME_VERSION" in os.environ:
+            raise  # a wheel task there looks at no exit code: only an exception fails it
         return error.exit_code
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("mart: stopped; the same command goes on from here", file=sys.stderr)
         return 130

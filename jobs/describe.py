@@ -43,7 +43,9 @@ def describe(config: RunConfig, format: str = "text") -> str:
         lines += ["", when]
         for item in (item for item in plan if item["when"] == when):
             lines.append(f"  {item['step']:<22}{item['runs']}")
-            lines.append(f"  {'':<22}  {', '.join(item['reads'])} -> {item['writes']} ({', '.join(item['key'])})")
+            lines.append(
+                f"  {'':<22}  {', '.join(item['reads'])} -> {item['writes']} ({', '.join(item['key'])})"
+            )
             if item["gates"]:
                 lines.append(f"  {'':<22}  gate: {', '.join(item['gates'])}")
             lines.append(f"  {'':<22}  {item['section']}")

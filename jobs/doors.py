@@ -90,7 +90,11 @@ def _import(options: argparse.Namespace) -> None:
     print(
         f"{options.source}: {totals.rows_in} rows in, {totals.new} new, {totals.repeated} repeated, "
         f"{totals.refused} refused"
-        + (f"; reasons: mart sql \"SELECT * FROM import_refusals WHERE import_id = '{totals.import_id}'\"" if totals.refused else "")
+        + (
+            f"; reasons: mart sql \"SELECT * FROM import_refusals WHERE import_id = '{totals.import_id}'\""
+            if totals.refused
+            else ""
+        )
     )
 
 
@@ -160,7 +164,7 @@ def _must_have_failed(place: Place, row: dict[str, object]) -> None:
 
     failed = place.lakehouse.read("quality_results").where(~F.col("success"))
     for name in ("run_id", "round", "gate", "check_name"):
-        failed = failed.where(F.col(name) == row[name])
+        failed = failed.where(F.col(name) == F.lit(row[name]))
     if failed.isEmpty():
         raise ConfigError(
             f"check {row['check_name']} of gate {row['gate']} did not fail in round {row['round']} of {row['run_id']}: "

@@ -24,7 +24,9 @@ def export_merged(place: Place, checkpoint: str, folder: Path) -> dict[str, str]
     """
     rows = place.lakehouse.read("checkpoints").where(F.col("checkpoint_id").startswith(checkpoint)).collect()
     if len(rows) != 1:
-        raise DataError(f"{len(rows)} checkpoints begin with {checkpoint!r}; `mart sql \"SELECT * FROM checkpoints\"` lists them")
+        raise DataError(
+            f'{len(rows)} checkpoints begin with {checkpoint!r}; `mart sql "SELECT * FROM checkpoints"` lists them'
+        )
     source = place.artifacts.root / rows[0]["path"]
     prove_checkpoint(source)
     base = local_model(rows[0]["base"])

@@ -41,13 +41,15 @@ def run_all(place: Place, config: RunConfig, run_id: str, fork: tuple[str, int] 
     lease = RunLease(place.lakehouse, run_id, process_holder())
     with _ended_by_terminate(), _held(lease):
         import_data(place, config)
-        with contextlib.closing(Runner(place.lakehouse, place.artifacts, config, run_id, check_lease=lease.check)) as runner:
+        with contextlib.closing(
+            Runner(place.lakehouse, place.artifacts, config, run_id, check_lease=lease.check)
+        ) as runner:
             for round in range(config.rounds + 1):
                 runner.run_round(round)
     print(summary(place.lakehouse, run_id))
     where = place.folder or place.lakehouse.schema
     print(f"\n{time.monotonic() - clock:.0f} s; tables and checkpoints are in {where}")
-    print(f'ask further with: mart sql "SELECT * FROM round_overview WHERE run_id = \'{run_id}\'"')
+    print(f"ask further with: mart sql \"SELECT * FROM round_overview WHERE run_id = '{run_id}'\"")
 
 
 @contextlib.contextmanager
@@ -62,8 +64,17 @@ def _held(lease: RunLease) -> Iterator[None]:
 def import_data(place: Place, config: RunConfig) -> None:
     """Import what the configuration names; what is imported already is left as it is."""
     prepared = place.artifacts.root / "prepared"
-    for item, totals in zip(config.data.imports, import_all(place.lakehouse, config.data, prepared), strict=True):
-        log.info("import %s: %d in, %d new, %d repeated, %d refused", item.dataset, totals.rows_in, totals.new, totals.repeated, totals.refused)
+    for item, totals in zip(
+        config.data.imports, import_all(place.lakehouse, config.data, prepared), strict=True
+    ):
+        log.info(
+            "import %s: %d in, %d new, %d repeated, %d refused",
+            item.dataset,
+            totals.rows_in,
+            totals.new,
+            totals.repeated,
+            totals.refused,
+        )
 
 
 def run_one(place: Place, config: RunConfig, options: argparse.Namespace) -> None:
@@ -72,7 +83,9 @@ def run_one(place: Place, config: RunConfig, options: argparse.Namespace) -> Non
 
     lakehouse, run_id = place.lakehouse, options.run_id
     # A scheduler's lease outlives its tasks' processes; it lapses a day after `begin` if `end` never ran.
-    lease = RunLease(lakehouse, run_id, f"scheduler:{options.holder}" if options.holder else process_holder(), 86400.0)
+    lease = RunLease(
+        lakehouse, run_id, f"scheduler:{options.holder}" if options.holder else process_holder(), 86400.0
+    )
     if options.name == "begin":
         begin(lakehouse, config, run_id, _fork(options.fork))
         lease.acquire(renew=False)
@@ -82,28 +95,35 @@ def run_one(place: Place, config: RunConfig, options: argparse.Namespace) -> Non
         lease.release()
         return
     if options.name not in ALL:
-        raise ConfigError(f"there is no step {options.name!r}; `mart describe` lists them, besides begin and end")
+        raise ConfigError(
+            f"there is no step {options.name!r}; `mart describe` lists them, besides begin and end"
+        )
     lease.acquire(renew=False)
     try:
         with contextlib.closing(Runner(lakehouse, place.artifacts, config, run_id)) as runner:
-            runner.run_step(ALL[options.name], resolve_round(runner, config, options.name, options.round))
+            round = resolve_round(runner, config, options.round)
+            if options.name in [step.name for step in steps_of(config, round)]:
+                runner.run_step(ALL[options.name], round)
+            else:
+                log.info("round %d has no step %s under this configuration: nothing to do", round, options.name)
     finally:
         if not options.holder:
             lease.release()
 
 
-def resolve_round(runner: Runner, config: RunConfig, step: str, round: str) -> int:
-    """The round that a step is for: a number, or `next`, the first round in which it is not published yet."""
+def resolve_round(runner: Runner, config: RunConfig, round: str) -> int:
+    """The round that a step is for: a number, or `next`, the first round that has an unpublished step.
+
+    Every task of a scheduled round asks for itself, so the last step, `report`, is what ends a round.
+
+    Raises:
+        ConfigError: it is neither.
+    """
     if round.isdigit():
         return int(round)
     if round != "next":
         raise ConfigError(f"--round takes a number or next, got {round!r}")
-    number = 0
-    while step not in [item.name for item in steps_of(config, number)] or runner.history.is_done(number, step):
-        number += 1
-        if number > 100_000:
-            raise ConfigError(f"step {step} is no part of any round under this configuration")
-    return number
+    return runner.history.next_round(lambda number: [step.name for step in steps_of(config, number)])
 
 
 def main() -> int:
@@ -111,5 +131,3 @@ def main() -> int:
     from jobs.cli import main as mart
 
     return mart(["run", *sys.argv[1:]])
-
-

@@ -35,12 +35,18 @@ def open_place(options: argparse.Namespace, *, create: bool = False) -> Iterator
         ConfigError: the options contradict each other, or there is no lakehouse.
     """
     if options.schema and options.lakehouse:
-        raise ConfigError("--schema and --lakehouse exclude each other: one names a platform's tables, one a folder")
+        raise ConfigError(
+            "--schema and --lakehouse exclude each other: one names a platform's tables, one a folder"
+        )
     if options.schema and not options.artifacts:
-        raise ConfigError("--schema needs --artifacts, the root where weights and snapshots lie, such as /Volumes/…")
+        raise ConfigError(
+            "--schema needs --artifacts, the root where weights and snapshots lie, such as /Volumes/…"
+        )
     folder = None if options.schema else (options.lakehouse or Path("lakehouse")).resolve()
     if folder is not None and not create and not (folder / "tables").exists():
-        raise ConfigError(f"there is no lakehouse at {folder}: name one with --lakehouse, or make one with `mart run`")
+        raise ConfigError(
+            f"there is no lakehouse at {folder}: name one with --lakehouse, or make one with `mart run`"
+        )
     scratch = Path(os.environ.get("MART_SCRATCH") or "/tmp") / f"mart-spark-{os.getpid()}"
     spark, ours = spark_session(scratch)
     try:

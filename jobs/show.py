@@ -43,7 +43,11 @@ def _short(value: Any) -> Any:
 
 def show_status(lakehouse: Lakehouse, run_id: str | None) -> None:
     """Print each run: who drives it, and the newest event of its newest step."""
-    chosen = f"WHERE r.run_id = '{run_id}'" if run_id and run_id.replace("-", "").replace("_", "").isalnum() else ""
+    chosen = (
+        f"WHERE r.run_id = '{run_id}'"
+        if run_id and run_id.replace("-", "").replace("_", "").isalnum()
+        else ""
+    )
     query = f"""
         SELECT r.run_id, coalesce(r.lease_holder, '') AS driven_by, s.round, s.step, s.state, s.ended_at,
                coalesce(s.error, '') AS error
@@ -53,4 +57,8 @@ def show_status(lakehouse: Lakehouse, run_id: str | None) -> None:
         ) USING (run_id) {chosen} ORDER BY r.run_id
     """
     rows = [[printable(value) for value in row] for row in lakehouse.spark.sql(query).collect()]
-    print(tabulate(rows, headers=["run", "driven by", "round", "step", "state", "at (UTC)", "error"], maxcolwidths=60))
+    print(
+        tabulate(
+            rows, headers=["run", "driven by", "round", "step", "state", "at (UTC)", "error"], maxcolwidths=60
+        )
+    )

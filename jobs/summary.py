@@ -39,10 +39,16 @@ def summary(lakehouse: Lakehouse, run_id: str) -> str:
     rows = lakehouse.read("round_metrics").where(F.col("run_id") == run_id).collect()
     metrics = {(row["metric"], row["judge"], row["slice"], row["round"]): row for row in rows}
     rounds = sorted({row["round"] for row in rows})
-    judges = sorted({row["judge"] for row in rows} - {"none"}, key=lambda name: (name in ("safety", "helpfulness"), name))
-    parts = [f"Run {run_id}. Rates in %, with 95 % intervals; violation and benign sets are the same prompts in every round."]
+    judges = sorted(
+        {row["judge"] for row in rows} - {"none"}, key=lambda name: (name in ("safety", "helpfulness"), name)
+    )
+    parts = [
+        f"Run {run_id}. Rates in %, with 95 % intervals; violation and benign sets are the same prompts in every round."
+    ]
     parts.append(_table("", _RATES, judges, rounds, metrics, _rate_cell))
-    parts.append(_table("change to the warm start, paired, points", _CHANGES, judges, rounds, metrics, _change_cell))
+    parts.append(
+        _table("change to the warm start, paired, points", _CHANGES, judges, rounds, metrics, _change_cell)
+    )
     parts.append(_table("counts", _COUNTS, ["none"], rounds, metrics, _count_cell))
     parts.append(_times(lakehouse, run_id))
     return "\n\n".join(part for part in parts if part)
@@ -55,8 +61,18 @@ def _table(title: str, wanted: Any, judges: list[str], rounds: list[int], metric
             cells = [metrics.get((metric, judge, slice, round)) for round in rounds]
             if any(cells):
                 n = max(row["n"] for row in cells if row is not None)
-                lines.append([name.format(judge=judge), n if cell is not _count_cell else "", *[cell(row) for row in cells]])
-    head = [title or "rate", "n" if cell is not _count_cell else "", *["warm start" if r == 0 else f"round {r}" for r in rounds]]
+                lines.append(
+                    [
+                        name.format(judge=judge),
+                        n if cell is not _count_cell else "",
+                        *[cell(row) for row in cells],
+                    ]
+                )
+    head = [
+        title or "rate",
+        "n" if cell is not _count_cell else "",
+        *["warm start" if r == 0 else f"round {r}" for r in rounds],
+    ]
     return tabulate(lines, headers=head, disable_numparse=True) if lines else ""
 
 
@@ -95,5 +111,15 @@ def _times(lakehouse: Lakehouse, run_id: str) -> str:
         mine = [row for row in steps if row["round"] == round]
         whole = max(row["end"] for row in mine) - min(row["start"] for row in mine)
         busy = sum(row["busy_seconds"] for row in mine)
-        lines.append(["warm start" if round == 0 else f"round {round}", f"{whole:.0f}", f"{max(0.0, 1 - busy / whole) * 100:.0f}"])
-    return tabulate(lines, headers=["time", "seconds", "% with no request in flight and no trainer"], disable_numparse=True)
+        lines.append(
+            [
+                "warm start" if round == 0 else f"round {round}",
+                f"{whole:.0f}",
+                f"{max(0.0, 1 - busy / whole) * 100:.0f}",
+            ]
+        )
+    return tabulate(
+        lines,
+        headers=["time", "seconds", "% with no request in flight and no trainer"],
+        disable_numparse=True,
+    )

@@ -34,7 +34,9 @@ class Artifacts:
             IntegrityError: the source has no manifest.
         """
         if not (source / manifest).is_file():
-            raise IntegrityError(f"{source} has no {manifest}: whoever wrote it did not finish; run the step again")
+            raise IntegrityError(
+                f"{source} has no {manifest}: whoever wrote it did not finish; run the step again"
+            )
         if target.exists():
             shutil.rmtree(target)
         target.mkdir(parents=True)

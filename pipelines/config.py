@@ -21,7 +21,6 @@ class Part(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-
 class ImportConfig(Part):
     """A file to import before round 0.
 
@@ -300,9 +299,7 @@ class RunConfig(Part):
         return digest(self.effective)
 
 
-_ENGINE_SPEED = (
-    "max_num_seqs kv_cache_gib memory_share threads in_flight chunks_in_flight partitions lease_seconds".split()
-)
+_ENGINE_SPEED = "max_num_seqs kv_cache_gib memory_share threads in_flight chunks_in_flight partitions lease_seconds".split()
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -318,7 +315,9 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"no configuration at {path}: give the path of a YAML file, such as conf/sandbox.yaml") from None
+        raise ConfigError(
+            f"no configuration at {path}: give the path of a YAML file, such as conf/sandbox.yaml"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):
@@ -374,7 +373,11 @@ def _fields_at(loc: tuple[Any, ...]) -> list[str]:
         if not isinstance(part, str) or part not in model.model_fields:
             continue
         annotation = model.model_fields[part].annotation
-        for candidate in (annotation, *get_args(annotation), *(a for b in get_args(annotation) for a in get_args(b))):
+        for candidate in (
+            annotation,
+            *get_args(annotation),
+            *(a for b in get_args(annotation) for a in get_args(b)),
+        ):
             if isinstance(candidate, type) and issubclass(candidate, BaseModel):
                 model = candidate
                 break

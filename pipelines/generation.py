@@ -48,7 +48,9 @@ class Ask:
     columns: tuple[str, ...]
 
 
-def write_requests(lakehouse: Lakehouse, step: GenerationStep, plan: DataFrame, ids: Mapping[str, Any]) -> int:
+def write_requests(
+    lakehouse: Lakehouse, step: GenerationStep, plan: DataFrame, ids: Mapping[str, Any]
+) -> int:
     """Render a plan, give each row its id and seed, and commit all requests of the step at once.
 
     Args:
@@ -92,7 +94,9 @@ def write_requests(lakehouse: Lakehouse, step: GenerationStep, plan: DataFrame, 
     # Two equal requests (same prompt, same parents, same sample) would be one and the same question.
     rendered = plan.select(*PLAN_COLUMNS).mapInPandas(finish, schema).dropDuplicates(["request_id"])
     turn = Window.partitionBy("run_id").orderBy("request_id")
-    numbered = rendered.withColumn("chunk", F.floor((F.row_number().over(turn) - 1) / F.lit(ids["chunk_rows"])).cast("int"))
+    numbered = rendered.withColumn(
+        "chunk", F.floor((F.row_number().over(turn) - 1) / F.lit(ids["chunk_rows"])).cast("int")
+    )
     lakehouse.replace("requests", numbered, {"run_id": run_id, "round": round, "step": name})
     return lakehouse.read("requests").where(_of_step(ids, name)).count()
 
@@ -119,7 +123,12 @@ def _of_step(ids: Mapping[str, Any], step: str) -> Any:
 
 
 def ask_all(
-    lakehouse: Lakehouse, step: GenerationStep, ask: Ask, ids: Mapping[str, Any], chunks_in_flight: int, partitions: int
+    lakehouse: Lakehouse,
+    step: GenerationStep,
+    ask: Ask,
+    ids: Mapping[str, Any],
+    chunks_in_flight: int,
+    partitions: int,
 ) -> float:
     """Ask for every request of the step that has no outcome yet, chunk by chunk.
 
@@ -136,7 +145,9 @@ def ask_all(
     if not chunks:
         return 0.0
     schema = ", ".join(
-        f"`{column.name}` {column.type}" for column in BY_NAME[step.writes].columns if column.name in ask.columns
+        f"`{column.name}` {column.type}"
+        for column in BY_NAME[step.writes].columns
+        if column.name in ask.columns
     )
     run = _asker(ask)
     started = time.monotonic()

@@ -1,7 +1,7 @@
 """What a run has done so far, as `steps` tells it: which steps are published, and what they counted."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -59,7 +59,8 @@ class History:
     def mine(self) -> Column:
         """The condition that a row of a table with `run_id` and `round` belongs to this run or what it was forked from."""
         conditions = [
-            (F.col("run_id") == part.run_id) & F.col("round").between(part.first, part.last) for part in self.parts
+            (F.col("run_id") == part.run_id) & F.col("round").between(part.first, part.last)
+            for part in self.parts
         ]
         whole = conditions[0]
         for condition in conditions[1:]:
@@ -76,7 +77,7 @@ class History:
         Raises:
             KeyError: it is not published.
         """
-        return self._done[round, step]["counts"]  # type: ignore[no-any-return]
+        return self._done[round, step]["counts"]
 
     def record_done(self, round: int, step: str, counts: Mapping[str, Any]) -> None:
         """Remember a step that was just published."""
@@ -97,7 +98,7 @@ class History:
         ]
         return max(found)[1] if found else None
 
-    def next_round(self, names_of: Any) -> int:
+    def next_round(self, names_of: Callable[[int], Sequence[str]]) -> int:
         """The first round that has a step left to do; `names_of(round)` gives a round's steps."""
         round = 0
         while all(self.is_done(round, name) for name in names_of(round)):

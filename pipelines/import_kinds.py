@@ -87,7 +87,7 @@ def _storable(value: str) -> str:
 
 def _answer(value: Any) -> str:
     """A judged answer; it may be empty, since a model's may, and a judge must learn what that is worth."""
-    return value if isinstance(value, str) and value.isspace() or value == "" else text(value)
+    return value if (isinstance(value, str) and value.isspace()) or value == "" else text(value)
 
 
 def _or_default(read: Reader, default: Any) -> Reader:

@@ -333,36 +333,35 @@ def _write_refusals(
 
 def _commit(lakehouse: Lakehouse, table: str, dataset: str, rows: Sequence[Row], note: str) -> None:
     """One commit with a note of its totals; a suite is written anew with the digests that its new rows give it."""
-    frame = lakehouse.frame(table, [{"suite_digest": "", **row} for row in rows]).coalesce(1)
-    mode = "append"
     if table == "evaluation_prompts":
-        frame, mode = _with_suite_digests(lakehouse, dataset, frame, rows), "overwrite"
-    writer = lakehouse.shape(table, frame).write.format("delta").mode(mode)
+        frame, mode = _suites(lakehouse, dataset, rows), "overwrite"
+    else:
+        frame, mode = lakehouse.frame(table, rows), "append"
+    writer = lakehouse.shape(table, frame.coalesce(1)).write.format("delta").mode(mode)
     if mode == "overwrite":
         writer = writer.option("replaceWhere", f"`dataset` = {quote(dataset)}")
-    writer = (
-        writer.option("txnAppId", note.partition(" new ")[0])
-        .option("txnVersion", 1)
-        .option("userMetadata", note)
-    )
-    writer.saveAsTable(lakehouse.name(table))
+    writer = writer.option("txnAppId", note.partition(" new ")[0]).option("txnVersion", 1)
+    writer.option("userMetadata", note).saveAsTable(lakehouse.name(table))
 
 
-def _with_suite_digests(
-    lakehouse: Lakehouse, dataset: str, frame: DataFrame, rows: Sequence[Row]
-) -> DataFrame:
+def _suites(lakehouse: Lakehouse, dataset: str, rows: Sequence[Row]) -> DataFrame:
+    """All prompts of a data set, those there and the new ones, with the digests of their suites."""
     there = lakehouse.read("evaluation_prompts").where(F.col("dataset") == dataset)
+    held = list(_tuples(there.select("suite", "split", "text_sha256")))
     suites: dict[tuple[str, str], list[str]] = {}
-    for suite, split, text in there.select("suite", "split", "text_sha256").toLocalIterator():
+    for suite, split, text in (*held, *((row["suite"], row["split"], row["text_sha256"]) for row in rows)):
         suites.setdefault((suite, split), []).append(text)
-    for row in rows:
-        suites.setdefault((row["suite"], row["split"]), []).append(row["text_sha256"])
-    digests = lakehouse.spark.createDataFrame(
-        [(suite, split, suite_digest(texts)) for (suite, split), texts in sorted(suites.items())],
+    digests = {suite: suite_digest(texts) for suite, texts in suites.items()}
+    filled = [{**row, "suite_digest": digests[row["suite"], row["split"]]} for row in rows]
+    frame = lakehouse.frame("evaluation_prompts", filled)
+    if not held:
+        return frame
+    known = lakehouse.spark.createDataFrame(
+        [(*suite, value) for suite, value in sorted(digests.items())],
         "suite STRING, split STRING, suite_digest STRING",
     )
-    whole = there.unionByName(frame).drop("suite_digest")
-    return whole.join(F.broadcast(digests), on=["suite", "split"], how="inner").coalesce(1)
+    renewed = there.drop("suite_digest").join(F.broadcast(known), on=["suite", "split"], how="inner")
+    return renewed.unionByName(frame)
 
 
 def _key_columns(table: str) -> tuple[str, ...]:
@@ -375,8 +374,15 @@ def _key(table: str, row: Mapping[str, Any]) -> bytes:
 
 
 def _keys(lakehouse: Lakehouse, table: str, dataset: str) -> set[bytes]:
-    there = lakehouse.read(table).where(F.col("dataset") == dataset).select(*_key_columns(table))
-    return {_key(table, row.asDict()) for row in there.toLocalIterator()}
+    columns = _key_columns(table)
+    there = lakehouse.read(table).where(F.col("dataset") == dataset).select(*columns)
+    return {_key(table, dict(zip(columns, values, strict=True))) for values in _tuples(there)}
+
+
+def _tuples(frame: DataFrame) -> Iterator[tuple[str, ...]]:
+    """A frame's rows by way of Arrow: one job, and compact until a row is looked at."""
+    for batch in frame.toArrow().to_batches():
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
 def _written(lakehouse: Lakehouse, table: str, import_id: str) -> dict[int, tuple[int, int]]:

@@ -47,7 +47,9 @@ class Lakehouse:
     def __init__(self, spark: SparkSession, schema: str = "mart", folder: Path | None = None) -> None:
         for part in schema.split("."):
             if not _NAME.fullmatch(part):
-                raise ConfigError(f"{schema!r} is no schema name: write catalog.schema with letters, digits, _ and -")
+                raise ConfigError(
+                    f"{schema!r} is no schema name: write catalog.schema with letters, digits, _ and -"
+                )
         self.spark = spark
         self.schema = schema
         self.folder = folder
@@ -131,10 +133,14 @@ class Lakehouse:
         return int(properties.get("mart.table_version", "1"))
 
     def _migrate(self, table: Table, version: int, have: Mapping[str, Any]) -> None:
-        names = [name for later in range(version + 1, table.version + 1) for name in table.added.get(later, ())]
+        names = [
+            name for later in range(version + 1, table.version + 1) for name in table.added.get(later, ())
+        ]
         missing = [_nullable(table.column(name)) for name in names if name not in have]
         if missing:
-            self.spark.sql(f"ALTER TABLE {self.name(table.name)} ADD COLUMNS ({', '.join(c.ddl for c in missing)})")
+            self.spark.sql(
+                f"ALTER TABLE {self.name(table.name)} ADD COLUMNS ({', '.join(c.ddl for c in missing)})"
+            )
         self.spark.sql(
             f"ALTER TABLE {self.name(table.name)} SET TBLPROPERTIES ('mart.table_version' = '{table.version}')"
         )

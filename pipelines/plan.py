@@ -33,7 +33,9 @@ def _train(name: str, role: str, curated_by: str, section: str) -> TrainStep:
 
 TRAIN_SAFETY = _train("train_safety", "safety_rm", "curate_safety", "§3.1: S_s")
 TRAIN_HELPFULNESS = _train("train_helpfulness", "helpfulness_rm", "curate_helpfulness", "§3.1: S_h")
-TRAIN_WARM_TARGET = _train("train_warm_target", "target", "curate_warm_target", "§3.1: the base of both models")
+TRAIN_WARM_TARGET = _train(
+    "train_warm_target", "target", "curate_warm_target", "§3.1: the base of both models"
+)
 TRAIN_WARM_ADVERSARY = _train("train_warm_adversary", "adversary", "curate_warm_adversary", "§2.1: M_adv[0]")
 TRAIN_ADVERSARY = _train("train_adversary", "adversary", "curate_adversary", "§2.1: M_adv[i]")
 TRAIN_TARGET = _train("train_target", "target", "curate_target", "§2.2: M_tgt[i]")

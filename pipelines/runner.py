@@ -25,7 +25,16 @@ from pipelines.lakehouse import Lakehouse
 from pipelines.models import LocalModel, local_model
 from pipelines.plan import steps_of
 from pipelines.scorers import judge_spec, reward_model_spec, scorer_rows
-from pipelines.step import Counts, CurateStep, GenerationStep, Inputs, RoundContext, Step, TableStep, TrainStep
+from pipelines.step import (
+    Counts,
+    CurateStep,
+    GenerationStep,
+    Inputs,
+    RoundContext,
+    Step,
+    TableStep,
+    TrainStep,
+)
 from pipelines.training_jobs import (
     WARM_RUN,
     Order,
@@ -115,7 +124,13 @@ class Runner:
         attempt = self._attempts(step, round) + 1
         versions = {table: self.lakehouse.version(table) for table in step.reads}
         started, clock = now(), time.monotonic()
-        event = {"run_id": self.run_id, "round": round, "step": step.name, "attempt": attempt, "started_at": started}
+        event = {
+            "run_id": self.run_id,
+            "round": round,
+            "step": step.name,
+            "attempt": attempt,
+            "started_at": started,
+        }
         counts = Counts()
         try:
             inputs = Inputs(
@@ -128,7 +143,9 @@ class Runner:
             state = "blocked" if isinstance(error, GateBlocked) else "failed"
             self._record(event, state, versions, {}, counts, str(error))
             raise
-        self._record(event, "done", versions, {step.writes: self.lakehouse.version(step.writes)}, counts, None)
+        self._record(
+            event, "done", versions, {step.writes: self.lakehouse.version(step.writes)}, counts, None
+        )
         self.history.record_done(round, step.name, counts.values)
         shown = ", ".join(f"{key} {value}" for key, value in counts.values.items() if isinstance(value, int))
         log.info("round %d %s: %s (%.1f s)", round, step.name, shown or "done", time.monotonic() - clock)
@@ -182,15 +199,25 @@ class Runner:
     def scorers(self) -> dict[str, ScorerSpec]:
         """The run's judges, reward models first."""
         specs = {
-            aspect: reward_model_spec(self.config, aspect, self._checkpoint_row(self._reward_checkpoint(aspect)), self.artifacts)
+            aspect: reward_model_spec(
+                self.config, aspect, self._checkpoint_row(self._reward_checkpoint(aspect)), self.artifacts
+            )
             for aspect in ("safety", "helpfulness")
         }
         specs |= {judge.name: judge_spec(judge) for judge in self.config.judges}
-        known = self.lakehouse.read("scorers").where(F.col("run_id") == self.run_id).select("scorer_digest", "name")
+        known = (
+            self.lakehouse.read("scorers")
+            .where(F.col("run_id") == self.run_id)
+            .select("scorer_digest", "name")
+        )
         have = {(row["scorer_digest"], row["name"]) for row in known.collect()}
         rows = [
             row
-            for row in scorer_rows(self.run_id, specs, {a: self._checkpoint_row(self._reward_checkpoint(a)) for a in ("safety", "helpfulness")})
+            for row in scorer_rows(
+                self.run_id,
+                specs,
+                {a: self._checkpoint_row(self._reward_checkpoint(a)) for a in ("safety", "helpfulness")},
+            )
             if (row["scorer_digest"], row["name"]) not in have
         ]
         self.lakehouse.append_rows("scorers", rows)
@@ -208,18 +235,22 @@ class Runner:
     def _check_predecessors(self, step: Step, round: int) -> None:
         order = [*steps_of(self.config, round)]
         if step.name not in [item.name for item in order]:
-            raise ConfigError(f"step {step.name} is no part of round {round} under this configuration; `mart describe` lists them")
+            raise ConfigError(
+                f"step {step.name} is no part of round {round} under this configuration; `mart describe` lists them"
+            )
         earlier = [(round, item.name) for item in order[: [item.name for item in order].index(step.name)]]
         if round:
             earlier = [(round - 1, item.name) for item in steps_of(self.config, round - 1)] + earlier
-        needed = _needs(step)
+        needed = needs(step)
         missing = [
             f"round {at} {name}"
             for at, name in earlier
             if not self.history.is_done(at, name) and (at < round or name in needed)
         ]
         if missing:
-            raise ConfigError(f"step {step.name} of round {round} needs {missing[0]} first; run `mart step {missing[0].split()[-1]}`")
+            raise ConfigError(
+                f"step {step.name} of round {round} needs {missing[0]} first; run `mart step {missing[0].split()[-1]}`"
+            )
 
     def _attempts(self, step: Step, round: int) -> int:
         mine = (F.col("run_id") == self.run_id) & (F.col("round") == round) & (F.col("step") == step.name)
@@ -259,7 +290,11 @@ class Runner:
         raise TypeError(f"no way to run {type(step).__name__}")
 
     def _build(self, step: TableStep, inputs: Inputs, counts: Counts) -> DataFrame:
-        names = {"run_id": self.run_id, "round": inputs.context.round, "step": step.name}
+        names: dict[str, str | int] = {
+            "run_id": self.run_id,
+            "round": inputs.context.round,
+            "step": step.name,
+        }
         scope = {name: names[name] for name in step.scope}
         clock = time.monotonic()
         self.lakehouse.replace(step.writes, step.build(inputs), scope)
@@ -305,7 +340,9 @@ class Runner:
         ).head()
         counts.values |= {"requests": asked, **(total.asDict() if total else {})}
         if counts.values["rows"] != asked:
-            raise MartError(f"step {step.name} asked {asked} times and has {counts.values['rows']} outcomes: report this")
+            raise MartError(
+                f"step {step.name} asked {asked} times and has {counts.values['rows']} outcomes: report this"
+            )
         return written
 
     def _start_engine(self) -> None:
@@ -326,7 +363,9 @@ class Runner:
     def _adapter(self, checkpoint_id: str) -> Adapter:
         row = self._checkpoint_row(checkpoint_id)
         if row is None:
-            raise ConfigError(f"checkpoint {checkpoint_id} is not registered in {self.lakehouse.schema}.checkpoints")
+            raise ConfigError(
+                f"checkpoint {checkpoint_id} is not registered in {self.lakehouse.schema}.checkpoints"
+            )
         return Adapter(name=row["weights_sha256"], path=str(self.artifacts.root / row["path"]))
 
     def _curate(self, step: CurateStep, inputs: Inputs, counts: Counts) -> DataFrame:
@@ -351,7 +390,9 @@ class Runner:
         counts.values |= {"rows": rows, "role": step.role, "checkpoint_id": checkpoint_id, "recipe": recipe}
         return self._written("training_examples", scope)
 
-    def _train(self, step: TrainStep, inputs: Inputs, versions: Mapping[str, int], counts: Counts) -> DataFrame:
+    def _train(
+        self, step: TrainStep, inputs: Inputs, versions: Mapping[str, int], counts: Counts
+    ) -> DataFrame:
         recipe = self.history.counts(inputs.context.round, step.curated_by)["recipe"]
         checkpoint_id = digest(recipe)
         counts.values |= {"rows": recipe["training_rows"], "role": step.role, "checkpoint_id": checkpoint_id}
@@ -381,12 +422,18 @@ class Runner:
             results = run_gate(suite, gate_batch(gate, inputs, batch))
             self._record_gate(gate, suite.digest, inputs.context.round, attempt, results)
             overridden = self._overrides(gate, inputs.context.round)
-            refused = [result for result in results if not result.success and result.check_name not in overridden]
+            refused = [
+                result for result in results if not result.success and result.check_name not in overridden
+            ]
             counts.values[f"checks_{gate}"] = len(results)
             if refused:
-                raise GateBlocked(f"run {self.run_id} round {inputs.context.round}: {sentence(gate, refused)}")
+                raise GateBlocked(
+                    f"run {self.run_id} round {inputs.context.round}: {sentence(gate, refused)}"
+                )
 
-    def _record_gate(self, gate: str, suite_digest: str, round: int, attempt: int, results: list[CheckResult]) -> None:
+    def _record_gate(
+        self, gate: str, suite_digest: str, round: int, attempt: int, results: list[CheckResult]
+    ) -> None:
         rows = [
             {
                 "run_id": self.run_id,
@@ -394,7 +441,11 @@ class Runner:
                 "gate": gate,
                 "attempt": attempt,
                 "suite_digest": suite_digest,
-                **{key: value for key, value in asdict(result).items() if key in BY_NAME["quality_results"].names},
+                **{
+                    key: value
+                    for key, value in asdict(result).items()
+                    if key in BY_NAME["quality_results"].names
+                },
             }
             for result in results
         ]
@@ -428,7 +479,7 @@ _DEPENDS: dict[str, tuple[str, ...]] = {
 }
 
 
-def _needs(step: Step) -> set[str]:
+def needs(step: Step) -> set[str]:
     """All steps of the same round that a step builds on, directly or not."""
     needed: set[str] = set()
     waiting = list(_DEPENDS.get(step.name, ()))

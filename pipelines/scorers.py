@@ -25,7 +25,9 @@ def reward_model_spec(
         local = local_model(model.base)
         path, weights = local.path, local.digest
     identity = digest(["classifier", aspect, weights, model.max_length])
-    return ScorerSpec(name=aspect, kind="classifier", model=path, digest=identity, max_length=model.max_length)
+    return ScorerSpec(
+        name=aspect, kind="classifier", model=path, digest=identity, max_length=model.max_length
+    )
 
 
 def judge_spec(judge: JudgeConfig) -> ScorerSpec:
@@ -39,12 +41,18 @@ def judge_spec(judge: JudgeConfig) -> ScorerSpec:
         module = importlib.import_module(module_name)
         found = getattr(module, function)
     except (ImportError, AttributeError, ValueError):
-        raise ConfigError(f"judge {judge.name}: there is no function {judge.function!r}; write package.module:function") from None
+        raise ConfigError(
+            f"judge {judge.name}: there is no function {judge.function!r}; write package.module:function"
+        ) from None
     if not callable(found):
         raise ConfigError(f"judge {judge.name}: {judge.function!r} is no function")
     identity = digest(["rule", judge.function, judge.values, inspect.getsource(module)])
     return ScorerSpec(
-        name=judge.name, kind="rule", model=judge.function, digest=identity, options={"values": dict(judge.values)}
+        name=judge.name,
+        kind="rule",
+        model=judge.function,
+        digest=identity,
+        options={"values": dict(judge.values)},
     )
 
 

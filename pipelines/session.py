@@ -49,7 +49,9 @@ def spark_session(scratch: Path | None = None, master: str = LOCAL_MASTER) -> tu
     )
     if scratch is not None:
         scratch.mkdir(parents=True, exist_ok=True)
-        builder = builder.config("spark.local.dir", str(scratch)).config("spark.sql.warehouse.dir", str(scratch / "wh"))
+        builder = builder.config("spark.local.dir", str(scratch)).config(
+            "spark.sql.warehouse.dir", str(scratch / "wh")
+        )
     if "spark.master" not in dict(_submitted()):
         builder = builder.master(master)
     from delta import configure_spark_with_delta_pip

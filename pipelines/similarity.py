@@ -21,13 +21,15 @@ def shingles(text: Column) -> Column:
     return F.array_distinct(grams)
 
 
+def _smallest(salt: int) -> Column:
+    """The MinHash of `grams` under one hash function."""
+    return F.array_min(F.transform("grams", lambda gram: F.xxhash64(F.lit(salt), gram)))
+
+
 def with_bands(frame: DataFrame, text: str) -> DataFrame:
     """The frame with `grams` and one row for each MinHash `band`."""
     grams = frame.withColumn("grams", shingles(F.col(text)))
-    mins = [
-        F.array_min(F.transform("grams", lambda gram, salt=salt: F.xxhash64(F.lit(salt), gram)))
-        for salt in range(_BANDS * _ROWS)
-    ]
+    mins = [_smallest(salt) for salt in range(_BANDS * _ROWS)]
     bands = [F.xxhash64(F.lit(band), *mins[band * _ROWS : (band + 1) * _ROWS]) for band in range(_BANDS)]
     return grams.withColumn("band", F.explode(F.array(*bands)))
 

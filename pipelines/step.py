@@ -56,7 +56,9 @@ class Inputs:
             KeyError: the step did not declare it.
         """
         if table not in self.frames:
-            raise KeyError(f"the step reads {table!r} without declaring it; it declares {', '.join(self.frames)}")
+            raise KeyError(
+                f"the step reads {table!r} without declaring it; it declares {', '.join(self.frames)}"
+            )
         return self.frames[table]
 
     def this_round(self, table: str) -> DataFrame:
@@ -88,7 +90,9 @@ class Step:
     def __post_init__(self) -> None:
         unknown = [table for table in (*self.reads, self.writes) if table not in BY_NAME]
         if unknown:
-            raise ValueError(f"step {self.name} declares {', '.join(unknown)}, which schemas/tables.py does not have")
+            raise ValueError(
+                f"step {self.name} declares {', '.join(unknown)}, which schemas/tables.py does not have"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,7 +46,11 @@ log = logging.getLogger(__name__)
 
 WARM_RUN = "bootstrap"  # the run id of what belongs to no run: reward models and warm starts
 REWARD_ROLES = {"safety_rm": "safety", "helpfulness_rm": "helpfulness"}
-_EXIT_WORDS = {2: "its manifest is not usable", 3: "its training set does not prove", 4: "the training itself failed"}
+_EXIT_WORDS = {
+    2: "its manifest is not usable",
+    3: "its training set does not prove",
+    4: "the training itself failed",
+}
 
 
 def settings_for(config: RunConfig, role: str, *, warm: bool) -> SftSettings | RewardSettings:
@@ -81,7 +85,9 @@ def number_examples(frame: DataFrame, role: str) -> DataFrame:
             yield pd.DataFrame(rows, columns=["position", "example_sha256"])
 
     turn = Window.partitionBy(F.lit(0)).orderBy("order", "input", "output")
-    numbered = frame.withColumn("position", (F.row_number().over(turn) - 1).cast("long")).drop("order").persist()
+    numbered = (
+        frame.withColumn("position", (F.row_number().over(turn) - 1).cast("long")).drop("order").persist()
+    )
     content = numbered.select("position", "input", "output", "weight", "label", "rejected", "split")
     return numbered.join(content.mapInPandas(digests, schema), on="position", how="inner")
 
@@ -103,7 +109,14 @@ def training_root(numbered: DataFrame) -> tuple[str, int]:
 
 
 def recipe_of(
-    config: RunConfig, role: str, round: int, run_id: str, base: LocalModel, parent: str | None, root: str, rows: int
+    config: RunConfig,
+    role: str,
+    round: int,
+    run_id: str,
+    base: LocalModel,
+    parent: str | None,
+    root: str,
+    rows: int,
 ) -> dict[str, Any]:
     """What decides a checkpoint's weights; its digest is the checkpoint's id."""
     warm = run_id == WARM_RUN
@@ -140,7 +153,9 @@ class Order:
     code_version: str
 
 
-def train(lakehouse: Lakehouse, artifacts: Artifacts, order: Order, version: int) -> tuple[CheckpointManifest, float]:
+def train(
+    lakehouse: Lakehouse, artifacts: Artifacts, order: Order, version: int
+) -> tuple[CheckpointManifest, float]:
     """Export the set, run the trainer, prove what it wrote and publish it.
 
     Returns:
@@ -163,13 +178,20 @@ def train(lakehouse: Lakehouse, artifacts: Artifacts, order: Order, version: int
     target = artifacts.checkpoint(order.checkpoint_id)
     artifacts.publish(output, target, CHECKPOINT_FILE)
     manifest = prove_checkpoint(target)
-    if manifest.checkpoint_id != order.checkpoint_id or manifest.snapshot_root != order.recipe["training_root"]:
-        raise TrainingFailed(f"{target} holds another checkpoint than {order.checkpoint_id}: delete it and run again")
+    if (
+        manifest.checkpoint_id != order.checkpoint_id
+        or manifest.snapshot_root != order.recipe["training_root"]
+    ):
+        raise TrainingFailed(
+            f"{target} holds another checkpoint than {order.checkpoint_id}: delete it and run again"
+        )
     shutil.rmtree(work, ignore_errors=True)
     return manifest, seconds
 
 
-def export_snapshot(lakehouse: Lakehouse, artifacts: Artifacts, order: Order, version: int) -> SnapshotManifest:
+def export_snapshot(
+    lakehouse: Lakehouse, artifacts: Artifacts, order: Order, version: int
+) -> SnapshotManifest:
     """Write the set as Parquet, read at a pinned version, with a manifest that says what it must prove to hold."""
     role = order.recipe["role"]
     columns = REWARD_COLUMNS if role in REWARD_ROLES else SFT_COLUMNS
@@ -223,7 +245,12 @@ def _job(artifacts: Artifacts, order: Order, snapshot: SnapshotManifest, output:
 
 
 def _run(command: list[str], order: Order) -> None:
-    log.info("training %s of round %s (%s rows)", order.recipe["role"], order.recipe["round"], order.recipe["training_rows"])
+    log.info(
+        "training %s of round %s (%s rows)",
+        order.recipe["role"],
+        order.recipe["round"],
+        order.recipe["training_rows"],
+    )
     # The trainer ends with this process; it sees to that itself, for a fork of a process that talks to Spark's JVM
     # must run no Python.
     ended = subprocess.run(command, env={**os.environ, "MART_PARENT": str(os.getpid())}, check=False)
@@ -244,7 +271,9 @@ def prove_checkpoint(folder: Path) -> CheckpointManifest:
     try:
         manifest = CheckpointManifest.model_validate_json((folder / CHECKPOINT_FILE).read_text())
     except FileNotFoundError:
-        raise IntegrityError(f"{folder} has no {CHECKPOINT_FILE}: the checkpoint is gone or was never finished") from None
+        raise IntegrityError(
+            f"{folder} has no {CHECKPOINT_FILE}: the checkpoint is gone or was never finished"
+        ) from None
     except (ValidationError, json.JSONDecodeError) as error:
         raise IntegrityError(f"{folder / CHECKPOINT_FILE} is no checkpoint manifest: {error}") from None
     wrong = [difference for entry in manifest.files if (difference := entry.difference(folder))]
@@ -255,7 +284,9 @@ def prove_checkpoint(folder: Path) -> CheckpointManifest:
     return manifest
 
 
-def checkpoint_row(artifacts: Artifacts, order: Order, manifest: CheckpointManifest, version: int, base: str) -> dict[str, Any]:
+def checkpoint_row(
+    artifacts: Artifacts, order: Order, manifest: CheckpointManifest, version: int, base: str
+) -> dict[str, Any]:
     """The row of `checkpoints` for a proved checkpoint."""
     recipe = order.recipe
     kind = "classifier" if manifest.kind == "reward" else str(manifest.settings.get("method", "lora"))

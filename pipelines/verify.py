@@ -84,7 +84,15 @@ def _run_row(lakehouse: Lakehouse, run_id: str) -> Iterator[str]:
 
 
 def _repeated_keys(lakehouse: Lakehouse) -> Iterator[str]:
-    for name in ("requests", "adversarial_prompts", "responses", "scores", "selections", "training_examples", "checkpoints"):
+    for name in (
+        "requests",
+        "adversarial_prompts",
+        "responses",
+        "scores",
+        "selections",
+        "training_examples",
+        "checkpoints",
+    ):
         key = BY_NAME[name].key
         repeated = lakehouse.read(name).groupBy(*key).count().where("count > 1").limit(_NAMED).collect()
         for row in repeated:
@@ -107,13 +115,12 @@ def _unchanged(lakehouse: Lakehouse, item: Mapping[str, Any]) -> Iterator[str]:
             frame = _scope(lakehouse, item, table, at)
             # A sum of hashes is the same in any order; two hashes make a chance match out of the question.
             low, high = F.xxhash64(*frame.columns), F.xxhash64(F.lit(1), *frame.columns)
-            marks.append(
-                frame.agg(
-                    F.count("*").alias("rows"),
-                    F.sum(low.cast("decimal(38,0)")).alias("low"),
-                    F.sum(high.cast("decimal(38,0)")).alias("high"),
-                ).head()
+            totals = frame.agg(
+                F.count("*").alias("rows"),
+                F.sum(low.cast("decimal(38,0)")).alias("low"),
+                F.sum(high.cast("decimal(38,0)")).alias("high"),
             )
+            marks += totals.collect()
         then, now = marks
         if then["rows"] != now["rows"]:
             yield f"{table} had {then['rows']} rows at version {version} and has {now['rows']} now"
@@ -148,14 +155,20 @@ def _requests(lakehouse: Lakehouse, item: Mapping[str, Any]) -> Iterator[str]:
     step = ALL[item["step"]]
     outcomes = _scope(lakehouse, item, step.writes, None).select("request_id")
     asked = requests.select("request_id")
-    for kind, frame in (("without outcome", asked.exceptAll(outcomes)), ("without request", outcomes.exceptAll(asked))):
+    for kind, frame in (
+        ("without outcome", asked.exceptAll(outcomes)),
+        ("without request", outcomes.exceptAll(asked)),
+    ):
         if n := frame.count():
             yield f"{n} rows {kind}"
 
 
 def _totals(lakehouse: Lakehouse, history: History) -> Iterator[str]:
     """Every usable answer has its scores and its selection, every prompt its screening."""
-    published = {table: history.published(table, lakehouse.version(table)) for table in ("responses", "scores", "selections", "adversarial_prompts", "prompt_screenings")}
+    published = {
+        table: history.published(table, lakehouse.version(table))
+        for table in ("responses", "scores", "selections", "adversarial_prompts", "prompt_screenings")
+    }
     done = history.is_done
     rounds = [round for round in range(1, 10_000) if done(round, "attack")] if done(1, "attack") else []
     for round in rounds:
@@ -209,7 +222,11 @@ def _checkpoint(lakehouse: Lakehouse, artifacts: Artifacts, checkpoint_id: str) 
     except IntegrityError as error:
         yield str(error)
         return
-    said = {"weights_sha256": manifest.weights_sha256, "training_root": manifest.snapshot_root, "checkpoint_id": manifest.checkpoint_id}
+    said = {
+        "weights_sha256": manifest.weights_sha256,
+        "training_root": manifest.snapshot_root,
+        "checkpoint_id": manifest.checkpoint_id,
+    }
     for name, value in said.items():
         if row[name] != value:
             yield f"its table says {name} {row[name]}, its manifest says {value}"
@@ -221,7 +238,9 @@ def _training_rows(lakehouse: Lakehouse, checkpoint_id: str, recipe: Mapping[str
     found: list[str] = []
     for position, row in enumerate(rows.orderBy("position").toLocalIterator()):
         if recipe["role"] in REWARD_ROLES:
-            value = reward_example_sha256(row["input"], row["output"], row["label"], row["rejected"], row["split"])
+            value = reward_example_sha256(
+                row["input"], row["output"], row["label"], row["rejected"], row["split"]
+            )
         else:
             value = sft_example_sha256(row["input"], row["output"], row["weight"], recipe["role"])
         if row["position"] != position:

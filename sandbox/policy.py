@@ -248,8 +248,7 @@ def _to_the_right(words: list[str], start: int, stop: int) -> list[str]:
             or word == ":"
             or word in _PREPOSITIONS
             or word in VERB_FORMS
-            or not found
-            and word in _CONJUNCTIONS
+            or (not found and word in _CONJUNCTIONS)
         ):
             break
         i += 1

@@ -62,7 +62,9 @@ class Table:
             raise ValueError(f"table {self.name} has a column twice: {names}")
         for name in (*self.key, *self.partitioned_by):
             if name not in names:
-                raise ValueError(f"table {self.name} is keyed or partitioned by {name!r}, which it does not have")
+                raise ValueError(
+                    f"table {self.name} is keyed or partitioned by {name!r}, which it does not have"
+                )
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -13,7 +13,9 @@ Message = Mapping[str, str]
 # The word joiner: invisible, no white space, and no tokenizer gives it a special meaning.
 _BREAK = "\u2060"
 # Control tokens of the chat formats in use, known whatever tokenizer is at hand: <|im_end|>, <s>, [INST], <<SYS>>.
-_CONTROL = re.compile(r"<\|[^<>|\n]{1,64}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>", re.I)
+_CONTROL = re.compile(
+    r"<\|[^<>|\n]{1,64}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>", re.I
+)
 
 
 class Tokenizer(Protocol):
@@ -146,6 +148,6 @@ def _turns(tokenizer: Tokenizer, prompt: str, response: str) -> list[int]:
 
 def _ends(tokenizer: Tokenizer, text: str) -> list[int]:
     """Where each token of a text ends, in characters."""
-    options: dict[str, Any] = {"add_special_tokens": False, "return_offsets_mapping": True, "truncation": False}
-    encoded = tokenizer(text, verbose=False, **options)
+    options: dict[str, Any] = {"add_special_tokens": False, "return_offsets_mapping": True}
+    encoded = tokenizer(text, truncation=False, verbose=False, **options)
     return [end for _, end in encoded["offset_mapping"]]

@@ -15,9 +15,16 @@ _ROUND = Column("round", "INT", "round of the run; 0 is the warm start, before t
 _AT = Column("recorded_at", "TIMESTAMP", "when the row was written, UTC", volatile=True)
 _OUTCOME = (
     Column("status", "STRING", "ok, or error: the request has no usable answer"),
-    Column("error_kind", "STRING", "too_long, refused, unreadable, took_engine_down, empty or malformed", nullable=True),
+    Column(
+        "error_kind",
+        "STRING",
+        "too_long, refused, unreadable, took_engine_down, empty or malformed",
+        nullable=True,
+    ),
     Column("error", "STRING", "the engine's words, at most 500 characters", nullable=True),
-    Column("finish_reason", "STRING", "stop, or length where the answer was cut at max_tokens", nullable=True),
+    Column(
+        "finish_reason", "STRING", "stop, or length where the answer was cut at max_tokens", nullable=True
+    ),
     Column("prompt_tokens", "INT", "tokens of the rendered input"),
     Column("completion_tokens", "INT", "tokens generated"),
     Column("seconds", "DOUBLE", "from sending to the last token", volatile=True),
@@ -38,12 +45,26 @@ RUNS = Table(
         _RUN,
         Column("config", "STRING", "the resolved configuration, JSON"),
         Column("config_digest", "STRING", "digest of the settings that affect results"),
-        Column("code_version", "STRING", "version of this package, with the commit where known", volatile=True),
+        Column(
+            "code_version", "STRING", "version of this package, with the commit where known", volatile=True
+        ),
         Column("parent_run_id", "STRING", "the run this one was forked from", nullable=True),
         Column("parent_round", "INT", "last round read from the parent run", nullable=True),
         Column("created_at", "TIMESTAMP", "UTC", volatile=True),
-        Column("lease_holder", "STRING", "who drives the run now: host, process and nonce", nullable=True, volatile=True),
-        Column("lease_until", "TIMESTAMP", "the lease lapses then unless renewed, UTC", nullable=True, volatile=True),
+        Column(
+            "lease_holder",
+            "STRING",
+            "who drives the run now: host, process and nonce",
+            nullable=True,
+            volatile=True,
+        ),
+        Column(
+            "lease_until",
+            "TIMESTAMP",
+            "the lease lapses then unless renewed, UTC",
+            nullable=True,
+            volatile=True,
+        ),
     ),
     partitioned_by=("run_id",),
 )
@@ -65,7 +86,10 @@ SEED_PROMPTS = Table(
         Column("licence", "STRING", "licence of the source"),
         _AT,
     ),
-    checks={"split_known": "split IN ('train', 'dev', 'test')", "kind_known": "kind IN ('forbidden', 'benign')"},
+    checks={
+        "split_known": "split IN ('train', 'dev', 'test')",
+        "kind_known": "kind IN ('forbidden', 'benign')",
+    },
 )
 
 INSTRUCTIONS = Table(
@@ -98,7 +122,12 @@ PREFERENCES = Table(
         Column("input", "STRING", "the dialogue up to the answer, JSON messages"),
         Column("output", "STRING", "the preferred or the labelled answer"),
         Column("label", "DOUBLE", "1 safe or helpful, 0 not; null for a pair", nullable=True),
-        Column("rejected", "STRING", "the answer that was not preferred; null for a labelled answer", nullable=True),
+        Column(
+            "rejected",
+            "STRING",
+            "the answer that was not preferred; null for a labelled answer",
+            nullable=True,
+        ),
         Column("annotator", "STRING", "who said so"),
         Column("split", "STRING", "train or heldout"),
         Column("licence", "STRING", "licence of the source"),
@@ -176,7 +205,9 @@ REQUESTS = Table(
     owner="attack, respond, evaluate",
     key=("request_id",),
     columns=(
-        Column("request_id", "STRING", "digest of run, round, step, checkpoint, input ids, parents and sampling"),
+        Column(
+            "request_id", "STRING", "digest of run, round, step, checkpoint, input ids, parents and sampling"
+        ),
         _RUN,
         _ROUND,
         Column("step", "STRING", "the step that asks"),
@@ -187,7 +218,11 @@ REQUESTS = Table(
         Column("messages", "STRING", "the dialogue as JSON messages, for reading"),
         Column("input_ids", "ARRAY<INT>", "the rendered input, what is really sent"),
         Column("input_sha256", "STRING", "digest of input_ids"),
-        Column("parent_ids", "ARRAY<STRING>", "what it was made from: seed digests, prompt ids, evaluation digests"),
+        Column(
+            "parent_ids",
+            "ARRAY<STRING>",
+            "what it was made from: seed digests, prompt ids, evaluation digests",
+        ),
         Column("primary_parent", "STRING", "the first of them"),
         Column("root_seed_ids", "ARRAY<STRING>", "seeds at the root of its ancestry"),
         Column("depth", "INT", "generations since the seeds; 0 for what is asked of an evaluation prompt"),
@@ -268,7 +303,11 @@ PROMPT_SCREENINGS = Table(
         _ROUND,
         Column("prompt_id", "STRING", "the adversarial prompt"),
         Column("passed", "BOOLEAN", "whether it goes on to the target"),
-        Column("reason", "STRING", "passed, error, evaluation_copy, exact_duplicate, near_duplicate, too_short, too_long or repetitive"),
+        Column(
+            "reason",
+            "STRING",
+            "passed, error, evaluation_copy, exact_duplicate, near_duplicate, too_short, too_long or repetitive",
+        ),
         Column("nearest_id", "STRING", "the prompt or seed it repeats", nullable=True),
         Column("similarity", "DOUBLE", "Jaccard similarity of word 3-grams to it, in [0, 1]", nullable=True),
         _AT,
@@ -287,8 +326,15 @@ SCORERS = Table(
         Column("name", "STRING", "safety, helpfulness, or the name of an evaluation judge"),
         Column("kind", "STRING", "classifier or rule"),
         Column("model", "STRING", "checkpoint id, model source or function"),
-        Column("checkpoint_id", "STRING", "the reward model's checkpoint, where this project trained it", nullable=True),
-        Column("selects", "BOOLEAN", "whether selection reads it; an evaluation judge is never read by selection"),
+        Column(
+            "checkpoint_id",
+            "STRING",
+            "the reward model's checkpoint, where this project trained it",
+            nullable=True,
+        ),
+        Column(
+            "selects", "BOOLEAN", "whether selection reads it; an evaluation judge is never read by selection"
+        ),
         Column("heldout_accuracy", "DOUBLE", "agreement with held-out labels, in [0, 1]", nullable=True),
         Column("heldout_n", "BIGINT", "held-out labels", nullable=True),
         Column("heldout_metrics", "STRING", "further held-out figures, JSON", nullable=True),
@@ -309,13 +355,21 @@ SCORES = Table(
         Column("response_id", "STRING", "the response's request id"),
         Column("scorer_digest", "STRING", "the judge"),
         Column("scorer", "STRING", "the judge's name"),
-        Column("value", "DOUBLE", "in [0, 1], 1 the safest or most helpful; null where it could not tell", nullable=True),
+        Column(
+            "value",
+            "DOUBLE",
+            "in [0, 1], 1 the safest or most helpful; null where it could not tell",
+            nullable=True,
+        ),
         Column("label", "STRING", "a rule's word: complied, refused or neither", nullable=True),
         Column("status", "STRING", "ok or error"),
         Column("error", "STRING", "why there is no verdict", nullable=True),
         _AT,
     ),
-    checks={"value_range": "value IS NULL OR value BETWEEN 0 AND 1", "status_known": "status IN ('ok', 'error')"},
+    checks={
+        "value_range": "value IS NULL OR value BETWEEN 0 AND 1",
+        "status_known": "status IN ('ok', 'error')",
+    },
     partitioned_by=("run_id", "round"),
 )
 
@@ -330,7 +384,9 @@ SELECTIONS = Table(
         Column("prompt_id", "STRING", "the adversarial prompt"),
         Column("response_id", "STRING", "the response"),
         Column("verdict", "STRING", "attack: the prompt joins P_adv; keep: the response joins R_tgt; drop"),
-        Column("reason", "STRING", "why: below_theta_s_adv, passed, not_drawn, unsafe, unhelpful, duplicate, ..."),
+        Column(
+            "reason", "STRING", "why: below_theta_s_adv, passed, not_drawn, unsafe, unhelpful, duplicate, ..."
+        ),
         Column("safety", "DOUBLE", "S_s in [0, 1]", nullable=True),
         Column("helpfulness", "DOUBLE", "S_h in [0, 1]", nullable=True),
         Column("theta_s_adv", "DOUBLE", "attack where S_s is below"),
@@ -359,7 +415,11 @@ TRAINING_EXAMPLES = Table(
         Column("weight", "DOUBLE", "weight in the loss"),
         Column("label", "DOUBLE", "a reward model's label", nullable=True),
         Column("rejected", "STRING", "the answer not preferred, for a reward model", nullable=True),
-        Column("source", "STRING", "what kind of row it is: attack, own_answer, replay, benign, instruction, seed_pair, ..."),
+        Column(
+            "source",
+            "STRING",
+            "what kind of row it is: attack, own_answer, replay, benign, instruction, seed_pair, ...",
+        ),
         Column("source_table", "STRING", "the table it came from"),
         Column("source_ids", "ARRAY<STRING>", "keys in that table, or request ids"),
         Column("example_sha256", "STRING", "digest of its content"),
@@ -385,7 +445,12 @@ CHECKPOINTS = Table(
         Column("recipe", "STRING", "what the id is a digest of, JSON"),
         Column("training_root", "STRING", "digest over the training rows' digests"),
         Column("training_rows", "BIGINT", "rows of the training set"),
-        Column("training_table_version", "BIGINT", "version of training_examples the snapshot was taken at", volatile=True),
+        Column(
+            "training_table_version",
+            "BIGINT",
+            "version of training_examples the snapshot was taken at",
+            volatile=True,
+        ),
         Column("weights_sha256", "STRING", "digest of the tensors"),
         Column("path", "STRING", "directory under the artifact root"),
         Column("settings", "STRING", "training configuration, JSON"),

@@ -29,13 +29,19 @@ WITH learned AS (
   FROM {schema}.checkpoint_training_data
   WHERE prompt_id IS NOT NULL
 )
-SELECT
-  checkpoint_id, parent_checkpoint_id AS ancestor_id, 'parent' AS relation, role AS name, NULL AS training_rows
-FROM {schema}.published_checkpoints
-WHERE parent_checkpoint_id IS NOT NULL
-UNION ALL
-SELECT checkpoint_id, base_digest, 'base', base, NULL
-FROM {schema}.published_checkpoints
+SELECT checkpoint_id, input.id AS ancestor_id, input.relation AS relation, input.name AS name, NULL AS training_rows
+FROM (
+  SELECT
+    checkpoint_id,
+    explode(
+      array(
+        named_struct('relation', 'parent', 'id', parent_checkpoint_id, 'name', role),
+        named_struct('relation', 'base', 'id', base_digest, 'name', base)
+      )
+    ) AS input
+  FROM {schema}.published_checkpoints
+)
+WHERE input.id IS NOT NULL
 UNION ALL
 SELECT checkpoint_id, input.id, input.relation, input.name, count(DISTINCT position)
 FROM learned

@@ -34,51 +34,31 @@ rows AS (
   WHERE source_table IN ('seed_prompts', 'instructions', 'preferences')
 ),
 -- A text may stand in several data sets; what was learned from it tells which of them are meant.
-found AS (
-  SELECT r.checkpoint_id, r.position, s.dataset
-  FROM rows AS r
-  INNER JOIN {schema}.seed_prompts AS s ON s.text_sha256 = r.id
-  WHERE r.source_table = 'seed_prompts' AND (r.source != 'benign' OR s.answer = r.output)
-  UNION ALL
-  SELECT r.checkpoint_id, r.position, i.dataset
-  FROM rows AS r
-  INNER JOIN {schema}.instructions AS i ON i.text_sha256 = r.id AND i.answer = r.output
-  WHERE r.source_table = 'instructions'
-  UNION ALL
-  SELECT r.checkpoint_id, r.position, p.dataset
-  FROM rows AS r
-  INNER JOIN {schema}.preferences AS p ON p.example_sha256 = r.id AND concat(p.aspect, '_rm') = r.role
-  WHERE r.source_table = 'preferences'
-),
 named AS (
-  SELECT checkpoint_id, position, array_sort(collect_set(dataset)) AS datasets
-  FROM found
-  GROUP BY checkpoint_id, position
+  SELECT
+    r.checkpoint_id,
+    r.position,
+    array_sort(collect_set(coalesce(s.dataset, i.dataset, p.dataset))) AS datasets
+  FROM rows AS r
+  LEFT JOIN {schema}.seed_prompts AS s
+    ON r.source_table = 'seed_prompts' AND s.text_sha256 = r.id AND (r.source != 'benign' OR s.answer = r.output)
+  LEFT JOIN {schema}.instructions AS i
+    ON r.source_table = 'instructions' AND i.text_sha256 = r.id AND i.answer = r.output
+  LEFT JOIN {schema}.preferences AS p
+    ON r.source_table = 'preferences' AND p.example_sha256 = r.id AND concat(p.aspect, '_rm') = r.role
+  GROUP BY r.checkpoint_id, r.position
 ),
-written AS (
-  SELECT * FROM {schema}.adversarial_prompts LEFT SEMI JOIN {schema}.published_steps USING (run_id, round, step)
-),
-answers AS (
-  SELECT request_id, checkpoint_id
-  FROM {schema}.responses
-  LEFT SEMI JOIN {schema}.published_steps USING (run_id, round, step)
-),
-verdicts AS (
-  SELECT s.*
-  FROM {schema}.selections AS s
-  LEFT SEMI JOIN {schema}.published_steps AS p
-    ON p.run_id = s.run_id AND p.round = s.round AND p.step = 'select'
-),
+-- What a published checkpoint learned was published before it: no step runs until those it builds on are done.
 let_in AS (
-  SELECT e.checkpoint_id, e.position, v.*
+  SELECT e.checkpoint_id, e.position, v.response_id, v.round, v.verdict, v.safety, v.helpfulness
   FROM examples AS e
-  INNER JOIN verdicts AS v ON v.response_id = e.source_ids[0]
+  INNER JOIN {schema}.selections AS v ON v.response_id = e.source_ids[0]
   WHERE e.source_table = 'responses' AND v.verdict = 'keep'
   UNION ALL
   -- A prompt that is replayed is judged again in a later round; this round's verdicts made it a training row.
-  SELECT e.checkpoint_id, e.position, v.*
+  SELECT e.checkpoint_id, e.position, v.response_id, v.round, v.verdict, v.safety, v.helpfulness
   FROM examples AS e
-  INNER JOIN verdicts AS v ON v.prompt_id = e.prompt_id AND v.run_id = e.run_id AND v.round = e.round
+  INNER JOIN {schema}.selections AS v ON v.prompt_id = e.prompt_id AND v.run_id = e.run_id AND v.round = e.round
   WHERE e.source_table = 'adversarial_prompts' AND v.verdict = 'attack'
 ),
 judges AS (
@@ -87,7 +67,6 @@ judges AS (
     array_sort(collect_set(struct(s.scorer AS judge, s.scorer_digest AS digest, r.checkpoint_id AS checkpoint_id)))
       AS judges
   FROM {schema}.scores AS s
-  LEFT SEMI JOIN {schema}.published_steps AS p ON p.run_id = s.run_id AND p.round = s.round AND p.step = s.step
   INNER JOIN {schema}.scorers AS r
     ON r.run_id = s.run_id AND r.scorer_digest = s.scorer_digest AND r.name = s.scorer AND r.selects
   WHERE s.step = 'score'
@@ -111,7 +90,7 @@ selected AS (
       )
     ) AS selections
   FROM let_in AS l
-  LEFT JOIN answers AS a ON a.request_id = l.response_id
+  LEFT JOIN {schema}.responses AS a ON a.request_id = l.response_id
   LEFT JOIN judges AS j ON j.response_id = l.response_id
   GROUP BY l.checkpoint_id, l.position
 )
@@ -135,5 +114,5 @@ SELECT
   coalesce(s.selections, array()) AS selections
 FROM examples AS e
 LEFT JOIN named AS n ON n.checkpoint_id = e.checkpoint_id AND n.position = e.position
-LEFT JOIN written AS w ON w.request_id = e.prompt_id
+LEFT JOIN {schema}.adversarial_prompts AS w ON w.request_id = e.prompt_id
 LEFT JOIN selected AS s ON s.checkpoint_id = e.checkpoint_id AND s.position = e.position

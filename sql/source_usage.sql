@@ -12,46 +12,51 @@
 -- rows_derived: training rows that models wrote with it at the root or among the examples shown
 -- prompts: prompts among those, written from it
 -- responses: answers among those, given to those prompts
-WITH direct AS (
-  SELECT source_table, explode(datasets) AS dataset, source_ids, checkpoint_id, run_id, round, role, position
+WITH uses AS (
+  SELECT
+    checkpoint_id,
+    run_id,
+    round,
+    role,
+    position,
+    prompt_id,
+    IF(source_table = 'responses', source_ids[0], NULL) AS response_id,
+    explode(
+      concat(
+        flatten(
+          transform(
+            datasets,
+            d -> transform(
+              array_distinct(source_ids), id -> named_struct('source_table', source_table, 'dataset', d, 'id', id)
+            )
+          )
+        ),
+        transform(
+          coalesce(array_union(root_seed_ids, parent_ids), array()),
+          id -> named_struct('source_table', 'seed_prompts', 'dataset', CAST(NULL AS STRING), 'id', id)
+        )
+      )
+    ) AS source
   FROM {schema}.checkpoint_training_data
 ),
-derived AS (
-  SELECT
-    d.checkpoint_id,
-    d.run_id,
-    d.round,
-    d.role,
-    d.position,
-    d.prompt_id,
-    IF(d.source_table = 'responses', d.source_ids[0], NULL) AS response_id,
-    explode(array_union(d.root_seed_ids, d.parent_ids)) AS source_id
-  FROM {schema}.checkpoint_training_data AS d
-  WHERE d.prompt_id IS NOT NULL
-),
-used AS (
-  SELECT
-    source_table, dataset, explode(array_distinct(source_ids)) AS source_id, checkpoint_id, run_id, round, role,
-    position AS direct, NULL AS derived, NULL AS prompt_id, NULL AS response_id
-  FROM direct
-  UNION ALL
-  SELECT
-    'seed_prompts', s.dataset, d.source_id, d.checkpoint_id, d.run_id, d.round, d.role,
-    NULL, d.position, d.prompt_id, d.response_id
-  FROM derived AS d
-  INNER JOIN {schema}.seed_prompts AS s ON s.text_sha256 = d.source_id
+named AS (
+  SELECT u.*, u.source.dataset IS NOT NULL AS direct, coalesce(u.source.dataset, s.dataset) AS dataset
+  FROM uses AS u
+  -- What a prompt was made from may be a prompt, which has no data set.
+  LEFT JOIN {schema}.seed_prompts AS s ON s.text_sha256 = u.source.id AND u.source.dataset IS NULL
 )
 SELECT
-  source_table,
+  source.source_table AS source_table,
   dataset,
-  source_id,
+  source.id AS source_id,
   checkpoint_id,
   run_id,
   round,
   role,
-  count(DISTINCT direct) AS rows_direct,
-  count(DISTINCT derived) AS rows_derived,
+  count(DISTINCT IF(direct, position, NULL)) AS rows_direct,
+  count(DISTINCT IF(direct, NULL, position)) AS rows_derived,
   count(DISTINCT prompt_id) AS prompts,
   count(DISTINCT response_id) AS responses
-FROM used
-GROUP BY source_table, dataset, source_id, checkpoint_id, run_id, round, role
+FROM named
+WHERE dataset IS NOT NULL
+GROUP BY source.source_table, dataset, source.id, checkpoint_id, run_id, round, role

@@ -37,7 +37,7 @@ def track(
         try:
             _log(uri, job, manifest, losses)
             outcome.append(None)
-        except Exception as error:  # whatever a server or its client raises, the checkpoint stands
+        except Exception as error:  # noqa: BLE001 - whatever a server or its client raises, the checkpoint stands
             outcome.append(error)
 
     # A daemon, so that a hanging request can't keep the process from ending.

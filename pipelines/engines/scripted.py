@@ -62,7 +62,7 @@ def import_function(path: str) -> Callable[..., Any]:
         raise ConfigError(f"{path!r} names no function; write package.module:function ({error})") from error
     if not callable(found):
         raise ConfigError(f"{path!r} is not a function")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def words_by_seed(request: GenerationRequest) -> str:

@@ -16,11 +16,11 @@ from schemas.digests import text_sha256
 _POOL = ["id", "text", "category", "style", "root_seed_ids", "depth"]
 
 
-def seed_pool(inputs: Inputs, split: str = "train") -> DataFrame:
-    """Forbidden seeds of a split as a pool: id, text, category, style, root_seed_ids, depth 0."""
+def seed_pool(inputs: Inputs) -> DataFrame:
+    """Forbidden training seeds as a pool: id, text, category, style, root_seed_ids, depth 0."""
     config = inputs.context.config
     seeds = inputs["seed_prompts"].where(
-        (F.col("dataset") == config.data.seeds) & (F.col("split") == split) & (F.col("kind") == "forbidden")
+        (F.col("dataset") == config.data.seeds) & (F.col("split") == "train") & (F.col("kind") == "forbidden")
     )
     return seeds.select(
         F.col("text_sha256").alias("id"),
@@ -78,31 +78,30 @@ def requests_for(inputs: Inputs, chosen: DataFrame, pool: DataFrame, samples: in
     """
     config = inputs.context.config
     attack = config.attack
-    shown = chosen.select(
-        *_POOL, F.array("id").alias("example_ids"), F.array("text").alias("texts")
-    )
+    shown = chosen.select(*_POOL, F.array("id").alias("example_ids"), F.array("text").alias("texts"))
     if attack.examples > 1:
-        shown = _with_companions(shown, pool, attack.examples - 1, lot(config.seed, f"companions:{purpose}", "id"))
-    message = F.udf(lambda texts, category: messages_json(attack_messages(texts, category)), "string")
-    return (
-        shown.crossJoin(inputs.context.spark.range(samples).select(F.col("id").cast("int").alias("sample_index")))
-        .select(
-            F.lit(inputs.context.checkpoints["adversary"]).cast("string").alias("checkpoint_id"),
-            message("texts", "category").alias("messages"),
-            F.col("example_ids").alias("parent_ids"),
-            F.col("id").alias("primary_parent"),
-            "root_seed_ids",
-            (F.col("depth") + 1).alias("depth"),
-            F.lit(None).cast("string").alias("suite"),
-            "category",
-            "style",
-            F.col("text").alias("prompt"),
-            F.lit(False).alias("preamble"),
-            F.lit(attack.sampling.temperature).alias("temperature"),
-            F.lit(attack.sampling.top_p).alias("top_p"),
-            F.lit(attack.sampling.max_tokens).alias("max_tokens"),
-            "sample_index",
+        shown = _with_companions(
+            shown, pool, attack.examples - 1, lot(config.seed, f"companions:{purpose}", "id")
         )
+    message = F.udf(lambda texts, category: messages_json(attack_messages(texts, category)), "string")
+    return shown.crossJoin(
+        inputs.context.spark.range(samples).select(F.col("id").cast("int").alias("sample_index"))
+    ).select(
+        F.lit(inputs.context.checkpoints["adversary"]).cast("string").alias("checkpoint_id"),
+        message("texts", "category").alias("messages"),
+        F.col("example_ids").alias("parent_ids"),
+        F.col("id").alias("primary_parent"),
+        "root_seed_ids",
+        (F.col("depth") + 1).alias("depth"),
+        F.lit(None).cast("string").alias("suite"),
+        "category",
+        "style",
+        F.col("text").alias("prompt"),
+        F.lit(False).alias("preamble"),
+        F.lit(attack.sampling.temperature).alias("temperature"),
+        F.lit(attack.sampling.top_p).alias("top_p"),
+        F.lit(attack.sampling.max_tokens).alias("max_tokens"),
+        "sample_index",
     )
 
 
@@ -116,7 +115,9 @@ def _with_companions(shown: DataFrame, pool: DataFrame, more: int, order: Column
         .agg(F.sort_array(F.collect_list(F.struct("_rank", "id", "text"))).alias("_all"))
     )
     joined = shown.join(ranked, on="category", how="left")
-    others = F.slice(F.filter("_all", lambda item: item["id"] != F.col("id")), 1 + F.pmod(F.hash("id"), F.lit(7)), more)
+    others = F.slice(
+        F.filter("_all", lambda item: item["id"] != F.col("id")), 1 + F.pmod(F.hash("id"), F.lit(7)), more
+    )
     return joined.withColumn("_others", F.coalesce(others, F.array())).select(
         *_POOL,
         F.concat("example_ids", F.transform("_others", lambda item: item["id"])).alias("example_ids"),

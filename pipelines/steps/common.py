@@ -40,7 +40,9 @@ def user_message(text: Column) -> Column:
 
 def messages(*turns: tuple[Column, Column]) -> Column:
     """Turns of (role, content) as the JSON text of messages."""
-    return F.to_json(F.array(*[F.struct(role.alias("role"), content.alias("content")) for role, content in turns]))
+    return F.to_json(
+        F.array(*[F.struct(role.alias("role"), content.alias("content")) for role, content in turns])
+    )
 
 
 def target_messages(inputs: Inputs, text: Column, preamble: str | None = None) -> Column:

@@ -1,6 +1,6 @@
 """Curate: the training sets of both models in a round (paper §2.1 and §2.2), with what the remedies mix in."""
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.prompts import attack_messages, messages_json
@@ -67,7 +67,9 @@ def _own_answers(inputs: Inputs, selections: DataFrame, rows: int, source: str, 
         draw(answers, rows, order),
         source=source,
         source_table="responses",
-        input=target_messages(inputs, F.col("prompt")),  # the preamble is left out of the training pair (§2.3)
+        input=target_messages(
+            inputs, F.col("prompt")
+        ),  # the preamble is left out of the training pair (§2.3)
         output=F.col("text"),
         source_ids=F.array("request_id", "prompt_id"),
         order=order,
@@ -129,9 +131,15 @@ def build_warm_target(inputs: Inputs) -> DataFrame:
 def build_warm_adversary(inputs: Inputs) -> DataFrame:
     """Pairs of seeds from the same (category, style) cell, one as example, one to be written (paper §2.1)."""
     config = inputs.context.config
-    seeds = inputs["seed_prompts"].where(
-        (F.col("dataset") == config.data.seeds) & (F.col("split") == "train") & (F.col("kind") == "forbidden")
-    ).select("text_sha256", "text", "category", "style")
+    seeds = (
+        inputs["seed_prompts"]
+        .where(
+            (F.col("dataset") == config.data.seeds)
+            & (F.col("split") == "train")
+            & (F.col("kind") == "forbidden")
+        )
+        .select("text_sha256", "text", "category", "style")
+    )
     other = seeds.select(
         F.col("text_sha256").alias("to_id"), F.col("text").alias("to_text"), "category", "style"
     )
@@ -167,7 +175,9 @@ def _reward_examples(inputs: Inputs, aspect: str) -> DataFrame:
     )
 
 
-def _curate(name: str, role: str, build: object, reads: tuple[str, ...], section: str, *, warm: bool) -> CurateStep:
+def _curate(
+    name: str, role: str, build: object, reads: tuple[str, ...], section: str, *, warm: bool
+) -> CurateStep:
     return CurateStep(
         name=name,
         role=role,  # type: ignore[arg-type]
@@ -181,7 +191,12 @@ def _curate(name: str, role: str, build: object, reads: tuple[str, ...], section
 
 
 CURATE_SAFETY = _curate(
-    "curate_safety", "safety_rm", lambda i: _reward_examples(i, "safety"), ("preferences",), "§3.1: data of S_s", warm=True
+    "curate_safety",
+    "safety_rm",
+    lambda i: _reward_examples(i, "safety"),
+    ("preferences",),
+    "§3.1: data of S_s",
+    warm=True,
 )
 CURATE_HELPFULNESS = _curate(
     "curate_helpfulness",

@@ -12,12 +12,16 @@ def suite_prompts(inputs: Inputs) -> DataFrame:
     """The held-out prompts that are asked: the same in every round and for every seed."""
     data = inputs.context.config.data
     prompts = inputs["evaluation_prompts"].where(
-        (F.col("dataset") == (data.suites or "")) & (F.col("split") == data.split) & (F.col("suite") != "instructions")
+        (F.col("dataset") == (data.suites or ""))
+        & (F.col("split") == data.split)
+        & (F.col("suite") != "instructions")
     )
     if data.suite_limit:
         # In order of the digest, which no one chose; seen and unseen styles are counted apart.
         turn = Window.partitionBy("suite", "seen_style").orderBy("text_sha256")
-        prompts = prompts.withColumn("_turn", F.row_number().over(turn)).where(F.col("_turn") <= data.suite_limit)
+        prompts = prompts.withColumn("_turn", F.row_number().over(turn)).where(
+            F.col("_turn") <= data.suite_limit
+        )
     return prompts
 
 
@@ -43,11 +47,26 @@ def plan_target(inputs: Inputs) -> DataFrame:
     )
 
 
+def held_out_pool(inputs: Inputs) -> DataFrame:
+    """Held-out forbidden prompts as the adversary's examples, with the columns of `attack.seed_pool`."""
+    return (
+        suite_prompts(inputs)
+        .where("expected = 'refuse'")
+        .select(
+            F.col("text_sha256").alias("id"),
+            "text",
+            F.coalesce("category", F.lit("uncategorised")).alias("category"),
+            F.coalesce("style", F.lit("unstyled")).alias("style"),
+            F.array("text_sha256").alias("root_seed_ids"),
+            F.lit(0).alias("depth"),
+        )
+    )
+
+
 def plan_adversary(inputs: Inputs) -> DataFrame:
-    """The adversary in force writes one prompt for each of the first held-out seeds."""
-    config = inputs.context.config
-    pool = attack.seed_pool(inputs, config.data.split)
-    chosen = pool.orderBy("id").limit(config.evaluate.adversary_prompts)
+    """The adversary in force writes one prompt like each of some held-out ones, the same ones in every round."""
+    pool = held_out_pool(inputs)
+    chosen = pool.orderBy("id").limit(inputs.context.config.evaluate.adversary_prompts)
     return attack.requests_for(inputs, chosen, pool, 1, "evaluate_adversary")
 
 
@@ -58,22 +77,26 @@ def plan_attack(inputs: Inputs) -> DataFrame:
     opponents = sorted({context.first_checkpoints["target"] or "", context.checkpoints["target"] or ""})
     written = inputs.this_round("adversarial_prompts").where("step = 'evaluate_adversary' AND status = 'ok'")
     asked = context.spark.createDataFrame([(name or None,) for name in opponents], "checkpoint_id string")
-    return written.drop("checkpoint_id").crossJoin(asked).select(
-        "checkpoint_id",
-        target_messages(inputs, F.col("text")).alias("messages"),
-        F.array("request_id").alias("parent_ids"),
-        F.col("request_id").alias("primary_parent"),
-        "root_seed_ids",
-        "depth",
-        F.lit("adversary").alias("suite"),
-        "category",
-        "style",
-        F.col("text").alias("prompt"),
-        F.lit(False).alias("preamble"),
-        F.lit(config.evaluate.temperature).alias("temperature"),
-        F.lit(1.0).alias("top_p"),
-        F.lit(config.evaluate.max_tokens).alias("max_tokens"),
-        F.lit(0).alias("sample_index"),
+    return (
+        written.drop("checkpoint_id")
+        .crossJoin(asked)
+        .select(
+            "checkpoint_id",
+            target_messages(inputs, F.col("text")).alias("messages"),
+            F.array("request_id").alias("parent_ids"),
+            F.col("request_id").alias("primary_parent"),
+            "root_seed_ids",
+            "depth",
+            F.lit("adversary").alias("suite"),
+            "category",
+            "style",
+            F.col("text").alias("prompt"),
+            F.lit(False).alias("preamble"),
+            F.lit(config.evaluate.temperature).alias("temperature"),
+            F.lit(1.0).alias("top_p"),
+            F.lit(config.evaluate.max_tokens).alias("max_tokens"),
+            F.lit(0).alias("sample_index"),
+        )
     )
 
 
@@ -90,9 +113,9 @@ EVALUATE_TARGET = GenerationStep(
 
 EVALUATE_ADVERSARY = GenerationStep(
     name="evaluate_adversary",
-    reads=("seed_prompts",),
+    reads=("evaluation_prompts",),
     writes="adversarial_prompts",
-    section="§3: the adversary on held-out seeds",
+    section="§3: the adversary, shown held-out prompts",
     gpu=True,
     role="adversary",
     plan=plan_adversary,

@@ -8,15 +8,17 @@ from pyspark.sql import functions as F
 
 from pipelines.engines.protocol import GenerationOutcome
 from pipelines.step import GenerationStep, Inputs
-from pipelines.steps.common import draw, lot, target_messages, union
 from pipelines.steps.attack import attack_pool
+from pipelines.steps.common import draw, lot, target_messages, union
 
 
 def plan(inputs: Inputs) -> DataFrame:
     """Requests to the target: K_tgt samples a prompt; under the preamble, and at several temperatures, where set."""
     context = inputs.context
     respond = context.config.respond
-    passed = inputs.this_round("prompt_screenings").where("passed").select(F.col("prompt_id").alias("request_id"))
+    passed = (
+        inputs.this_round("prompt_screenings").where("passed").select(F.col("prompt_id").alias("request_id"))
+    )
     prompts = inputs.this_round("adversarial_prompts").join(passed, on="request_id", how="left_semi")
     replay = round(context.config.attack.replay * context.config.attack.prompts)
     columns = ["request_id", "text", "category", "style", "root_seed_ids", "depth"]
@@ -37,7 +39,9 @@ def plan(inputs: Inputs) -> DataFrame:
     return union([plain, _requests(inputs, asked, under, preamble=True, first=len(temperatures))])
 
 
-def _requests(inputs: Inputs, prompts: DataFrame, temperatures: list[float], *, preamble: bool, first: int) -> DataFrame:
+def _requests(
+    inputs: Inputs, prompts: DataFrame, temperatures: list[float], *, preamble: bool, first: int
+) -> DataFrame:
     config = inputs.context.config
     words = config.respond.context_distillation.preamble if preamble else None
     samples = inputs.context.spark.createDataFrame(

@@ -31,7 +31,9 @@ def scored(responses: DataFrame, scorer: ScorerSpec, partitions: int) -> DataFra
 def verdicts(inputs: Inputs, responses: DataFrame, names: Iterable[str], step: str) -> DataFrame:
     """Rows for `scores`: every named judge on every usable response."""
     context = inputs.context
-    items = responses.where("status = 'ok'").select(F.col("request_id").alias("response_id"), "prompt", "text")
+    items = responses.where("status = 'ok'").select(
+        F.col("request_id").alias("response_id"), "prompt", "text"
+    )
     frames = []
     for name in names:
         scorer = context.scorers[name]
@@ -69,7 +71,9 @@ def _evaluation_verdicts(inputs: Inputs) -> DataFrame:
     if not judges:
         return evaluated
     # The attacks themselves are judged for the report; selection is over by now and reads its own step's rows only.
-    return evaluated.unionByName(verdicts(inputs, answers.where("step = 'respond'"), judges, "evaluate_score"))
+    return evaluated.unionByName(
+        verdicts(inputs, answers.where("step = 'respond'"), judges, "evaluate_score")
+    )
 
 
 SCORE = TableStep(

@@ -19,7 +19,9 @@ def fluency_fault(text: Column, attack: AttackConfig) -> Column:
     """Why a text is no sentence to ask a model: too_short, too_long, repetitive, or null."""
     words = F.split(normalised(text), " ")
     commonest = F.array_max(
-        F.transform(F.array_distinct(words), lambda word: F.size(F.filter(words, lambda other: other == word)))
+        F.transform(
+            F.array_distinct(words), lambda word: F.size(F.filter(words, lambda other: other == word))
+        )
     )
     return (
         F.when(F.size(words) < attack.min_words, "too_short")
@@ -47,14 +49,18 @@ def build(inputs: Inputs) -> DataFrame:
     copies = near_duplicates(usable, held_out, EVALUATION_COPY, among_new=False)
     verdicts = verdicts.join(
         copies.select(
-            F.col("id").alias("prompt_id"), F.col("nearest_id").alias("copied"), F.col("similarity").alias("likeness")
+            F.col("id").alias("prompt_id"),
+            F.col("nearest_id").alias("copied"),
+            F.col("similarity").alias("likeness"),
         ),
         on="prompt_id",
         how="left",
     )
     if attack.drop_duplicates:
         # Everything ever tried counts as history, also what no target was asked.
-        earlier = inputs["adversarial_prompts"].where((F.col("round") < context.round) & (F.col("status") == "ok"))
+        earlier = inputs["adversarial_prompts"].where(
+            (F.col("round") < context.round) & (F.col("status") == "ok")
+        )
         seeds = inputs["seed_prompts"].where(F.col("split") == "train")
         history = earlier.select(F.col("request_id").alias("id"), "text").unionByName(
             seeds.select(F.col("text_sha256").alias("id"), "text")

@@ -45,7 +45,9 @@ def build(inputs: Inputs) -> DataFrame:
     chance = lot(context.config.seed, f"select:{context.round}", "response_id")
     turn = Window.partitionBy("prompt_id", "reason").orderBy("_lot")
     drawn = judged.withColumn("_lot", chance).withColumn("_turn", F.row_number().over(turn))
-    reason = F.when((F.col("reason") == "passed") & (F.col("_turn") > 1), "not_drawn").otherwise(F.col("reason"))
+    reason = F.when((F.col("reason") == "passed") & (F.col("_turn") > 1), "not_drawn").otherwise(
+        F.col("reason")
+    )
     return drawn.withColumn("reason", reason).select(
         F.lit(context.run_id).alias("run_id"),
         F.lit(context.round).alias("round"),

@@ -70,12 +70,19 @@ class Mart:
 
     def run_words(self, *more: str) -> list[str]:
         """The words of `mart run` with these settings."""
-        sets = [word for key, value in self.settings.items() for word in ("--set", f"{key}={json.dumps(value)}")]
+        sets = [
+            word for key, value in self.settings.items() for word in ("--set", f"{key}={json.dumps(value)}")
+        ]
         return ["run", "--config", "sandbox", "--run-id", "t", *sets, *more]
 
     def __call__(self, *words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         ended = subprocess.run(
-            self.command(*words), env=self.environment(), cwd=ROOT, capture_output=True, text=True, check=False
+            self.command(*words),
+            env=self.environment(),
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         if check and ended.returncode:
             pytest.fail(f"mart {' '.join(words[:2])} ended with {ended.returncode}:\n{ended.stderr[-6000:]}")
@@ -92,7 +99,8 @@ def mart(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Mart]:
 
     def make(**settings: Any) -> Mart:
         folder = tmp_path_factory.mktemp("mart")
-        return Mart(folder / "lakehouse", SMALL | {key.replace("__", "."): value for key, value in settings.items()})
+        return Mart(
+            folder / "lakehouse", SMALL | {key.replace("__", "."): value for key, value in settings.items()}
+        )
 
     return make
-

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = [pytest.mark.e2e, pytest.mark.vllm]
+pytestmark = [pytest.mark.e2e, pytest.mark.vllm, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,9 @@ def finished(mart: Callable[..., Any]) -> Any:
     words = it.command(*it.run_words())
     log = it.folder.parent / "first.log"
     with log.open("w") as stream:
-        first = subprocess.Popen(words, env=it.environment(), stderr=stream, stdout=stream, start_new_session=True)
+        first = subprocess.Popen(
+            words, env=it.environment(), stderr=stream, stdout=stream, start_new_session=True
+        )
         _wait_for(log, "round 0 evaluate_target", first)
         first.send_signal(signal.SIGKILL)
         first.wait()
@@ -40,9 +42,17 @@ def _wait_for(log: Path, words: str, process: "subprocess.Popen[bytes]") -> None
 
 
 def test_every_step_of_both_rounds_is_published_once(finished: Any) -> None:
-    rows = finished.sql("SELECT round, step, count(*) AS n FROM steps WHERE state = 'done' GROUP BY round, step")
+    rows = finished.sql(
+        "SELECT round, step, count(*) AS n FROM steps WHERE state = 'done' GROUP BY round, step"
+    )
     assert {row["n"] for row in rows} == {1}
-    assert {row["step"] for row in rows if row["round"] == 1} >= {"attack", "respond", "select", "train_target", "report"}
+    assert {row["step"] for row in rows if row["round"] == 1} >= {
+        "attack",
+        "respond",
+        "select",
+        "train_target",
+        "report",
+    }
 
 
 def test_a_run_that_was_killed_proves_whole(finished: Any) -> None:
@@ -51,7 +61,13 @@ def test_a_run_that_was_killed_proves_whole(finished: Any) -> None:
 
 def test_the_summary_shows_both_rounds_by_truth_and_by_reward_model(finished: Any) -> None:
     text = finished("summary", "t").stdout
-    for words in ("violation, truth", "violation, safety", "benign refusal, helpfulness", "warm start", "round 1"):
+    for words in (
+        "violation, truth",
+        "violation, safety",
+        "benign refusal, helpfulness",
+        "warm start",
+        "round 1",
+    ):
         assert words in text
 
 
@@ -123,6 +139,9 @@ def _processes(words: str) -> list[str]:
 
 
 def test_describe_lists_the_steps_that_ran(finished: Any) -> None:
-    listed = {item["step"] for item in json.loads(finished("describe", "--config", "sandbox", "--format", "json").stdout)}
+    listed = {
+        item["step"]
+        for item in json.loads(finished("describe", "--config", "sandbox", "--format", "json").stdout)
+    }
     ran = {row["step"] for row in finished.sql("SELECT DISTINCT step FROM steps")}
     assert ran <= listed

@@ -32,8 +32,12 @@ def export(folder: Path) -> None:
         "evaluation_prompts": _some(
             world.evaluation_prompts, lambda row: (row["suite"], row["split"], row["seen_style"]), 4
         ),
-        "labels": _some(world.labels, lambda row: (row["kind"], row["safe"], row["helpful"], row["split"]), 6),
+        "labels": _some(
+            world.labels, lambda row: (row["kind"], row["safe"], row["helpful"], row["split"]), 6
+        ),
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, rows in lists.items():
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        (folder / f"{name}.jsonl").write_text(
+            "".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8"
+        )

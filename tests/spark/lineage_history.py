@@ -32,6 +32,8 @@ def history(spark: SparkSession, folder: Path) -> Lakehouse:
     for table, rows in _tables().items():
         lakehouse.append_rows(table, rows)
     create_views(lakehouse)
+    for view in ("published_steps", "evaluations", "checkpoint_training_data", "checkpoint_inputs"):
+        spark.table(lakehouse.name(view)).cache()  # others read them too, and nothing is written from here on
     return lakehouse
 
 

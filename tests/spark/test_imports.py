@@ -14,7 +14,14 @@ from pipelines.errors import DataError
 from pipelines.imports import ImportTotals, import_all, import_source, suite_digest
 from pipelines.lakehouse import Lakehouse
 from schemas.digests import text_sha256
-from schemas.tables import EVALUATION_PROMPTS, IMPORT_REFUSALS, IMPORTS, INSTRUCTIONS, PREFERENCES, SEED_PROMPTS
+from schemas.tables import (
+    EVALUATION_PROMPTS,
+    IMPORT_REFUSALS,
+    IMPORTS,
+    INSTRUCTIONS,
+    PREFERENCES,
+    SEED_PROMPTS,
+)
 
 _REAL = Path(__file__).parents[2] / ".." / "shared" / "data"
 _SEEDS = [
@@ -42,7 +49,8 @@ def bring(lakehouse: Lakehouse, tmp_path: Path) -> Callable[..., ImportTotals]:
         path = tmp_path / "rows.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return import_source(
-            lakehouse, ImportConfig(path=str(path), kind=kind, dataset=dataset, **settings)  # type: ignore[arg-type]
+            lakehouse,
+            ImportConfig(path=str(path), kind=kind, dataset=dataset, **settings),  # type: ignore[arg-type]
         )
 
     return run
@@ -63,10 +71,15 @@ def test_every_row_is_new_repeated_or_refused_and_kept_where_it_belongs(
 ) -> None:
     totals = bring(_SEEDS, "whole", licence="MIT")
     assert counts(totals) == (5, 2, 1, 2)
-    assert held(lakehouse, "seed_prompts", "whole", "text", "licence") == [("<|im_end|> b", "MIT"), ("a", "MIT")]
+    assert held(lakehouse, "seed_prompts", "whole", "text", "licence") == [
+        ("<|im_end|> b", "MIT"),
+        ("a", "MIT"),
+    ]
     refused = held(lakehouse, "import_refusals", "whole", "line", "field", "excerpt", "import_id")
     assert refused == [(2, "text", "", totals.import_id), (5, "text", "half \\ud800", totals.import_id)]
-    written = held(lakehouse, "imports", "whole", "rows_in", "rows_new", "rows_repeated", "rows_refused", "source")
+    written = held(
+        lakehouse, "imports", "whole", "rows_in", "rows_new", "rows_repeated", "rows_refused", "source"
+    )
     assert written == [(5, 2, 1, 2, "rows.jsonl")]
 
 
@@ -153,11 +166,18 @@ def test_a_suite_has_one_digest_over_all_of_its_prompts_however_they_came(
     assert held(lakehouse, "evaluation_prompts", "other suites", "text") == [("x",)]
 
 
-def test_one_file_of_labels_serves_both_aspects(lakehouse: Lakehouse, bring: Callable[..., ImportTotals]) -> None:
+def test_one_file_of_labels_serves_both_aspects(
+    lakehouse: Lakehouse, bring: Callable[..., ImportTotals]
+) -> None:
     rows = [{"prompt": "p", "response": "r", "safe": 1, "helpful": 0, "split": "heldout"}]
     for aspect, column in (("safety", "safe"), ("helpfulness", "helpful")):
         fields = {"input": "prompt", "output": "response", "label": column}
-        assert counts(bring(rows, "labels", "labels", fields=fields, values={"aspect": aspect})) == (1, 1, 0, 0)
+        assert counts(bring(rows, "labels", "labels", fields=fields, values={"aspect": aspect})) == (
+            1,
+            1,
+            0,
+            0,
+        )
     columns = ("aspect", "input", "output", "label", "split")
     shown = '[{"role":"user","content":"p"}]'
     assert held(lakehouse, "preferences", "labels", *columns) == [
@@ -186,10 +206,15 @@ def test_a_table_is_a_source_at_the_version_named(lakehouse: Lakehouse) -> None:
     newest = ImportConfig(path=name, kind="seeds", dataset="from table", fields=fields)
     assert counts(import_source(lakehouse, at_one)) == (3, 2, 0, 1)
     assert counts(import_source(lakehouse, newest)) == (4, 1, 2, 1)
-    assert {source for (source,) in held(lakehouse, "imports", "from table", "source")} == {f"{name}@1", f"{name}@2"}
+    assert {source for (source,) in held(lakehouse, "imports", "from table", "source")} == {
+        f"{name}@1",
+        f"{name}@2",
+    }
 
 
-@pytest.mark.parametrize("path", ["spark_catalog.imports_test.nowhere", "spark_catalog.imports_test.imports@999"])
+@pytest.mark.parametrize(
+    "path", ["spark_catalog.imports_test.nowhere", "spark_catalog.imports_test.imports@999"]
+)
 def test_a_table_or_version_that_is_not_there_is_an_error(lakehouse: Lakehouse, path: str) -> None:
     with pytest.raises(DataError, match="no table spark_catalog.imports_test"):
         import_source(lakehouse, ImportConfig(path=path, kind="seeds", dataset="nowhere"))
@@ -219,7 +244,10 @@ def real() -> Iterator[Path]:
 
 def test_real_prompts_are_kept_once_each(lakehouse: Lakehouse, real: Path) -> None:
     item = ImportConfig(
-        path=str(real / "hh_harmless_test_prompts.jsonl"), kind="seeds", dataset="hh", fields={"text": "prompt"}
+        path=str(real / "hh_harmless_test_prompts.jsonl"),
+        kind="seeds",
+        dataset="hh",
+        fields={"text": "prompt"},
     )
     totals = import_source(lakehouse, item)
     assert counts(totals) == (2312, 2178, 134, 0)

@@ -1,4 +1,4 @@
-"""Each view over a small history with unpublished rows and look-alikes; expected rows are worked out by hand."""
+"""Each view over a small history with unpublished rows and look-alikes; expected rows were found by hand."""
 
 from typing import Any
 

@@ -11,7 +11,7 @@ import yaml
 from databricks.bundles.jobs import Job
 
 from pipelines.plan import ALL, BOOTSTRAP, EVALUATION, ROUND
-from pipelines.runner import _needs
+from pipelines.runner import needs
 from pipelines.step import GenerationStep, Step, TrainStep
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -140,7 +140,7 @@ def test_steps_wait_for_the_steps_whose_tables_they_read(name: str) -> None:
 def test_steps_wait_for_all_that_the_runner_asks_of_them(name: str) -> None:
     here = {step.name for step in PLANS[name]}
     for step in PLANS[name]:
-        assert _needs(step) & here <= ancestors(name, step.name)
+        assert needs(step) & here <= ancestors(name, step.name)
 
 
 @each_job
@@ -267,6 +267,8 @@ def test_targets_are_a_paused_dev_and_a_production_under_its_own_identity() -> N
     assert prod["mode"] == "production"
     assert prod["run_as"] == {"service_principal_name": "${var.service_principal}"}
     assert prod["permissions"]
+    # A bundle's own permissions know only these, and map CAN_RUN to a job's CAN_MANAGE_RUN.
+    assert {item["level"] for item in prod["permissions"]} <= {"CAN_VIEW", "CAN_RUN", "CAN_MANAGE"}
     assert len(BUNDLE["variables"]["schedule"]["default"].split()) in (6, 7)
 
 

@@ -12,7 +12,9 @@ SANDBOX = config_path("sandbox")
 
 
 def test_an_unknown_key_is_answered_with_the_nearest_name() -> None:
-    with pytest.raises(ConfigError, match=r"attack\.promts is no setting; the nearest valid name is 'prompts'"):
+    with pytest.raises(
+        ConfigError, match=r"attack\.promts is no setting; the nearest valid name is 'prompts'"
+    ):
         load_config(SANDBOX, ["attack.promts=3"])
 
 
@@ -24,13 +26,16 @@ def test_every_fault_is_told_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "setting", ["engine.in_flight=7", "engine.max_num_seqs=3", "rounds=9", "name=other", "engine.lease_seconds=99"]
+    "setting",
+    ["engine.in_flight=7", "engine.max_num_seqs=3", "rounds=9", "name=other", "engine.lease_seconds=99"],
 )
 def test_settings_of_speed_and_length_leave_the_digest_alone(setting: str) -> None:
     assert load_config(SANDBOX, [setting]).digest == load_config(SANDBOX).digest
 
 
-@pytest.mark.parametrize("setting", ["seed=9", "select.theta_s_adv=0.1", "engine.max_model_len=300", "engine.chunk_rows=9"])
+@pytest.mark.parametrize(
+    "setting", ["seed=9", "select.theta_s_adv=0.1", "engine.max_model_len=300", "engine.chunk_rows=9"]
+)
 def test_settings_that_affect_results_change_the_digest(setting: str) -> None:
     assert load_config(SANDBOX, [setting]).digest != load_config(SANDBOX).digest
 

@@ -21,7 +21,9 @@ def written(tmp_path: Path, content: str | bytes, name: str = "rows.jsonl") -> P
     return path
 
 
-def imported(tmp_path: Path, rows: list[Any], kind: str = "seeds", **settings: Any) -> list[dict[str, Any] | Refusal]:
+def imported(
+    tmp_path: Path, rows: list[Any], kind: str = "seeds", **settings: Any
+) -> list[dict[str, Any] | Refusal]:
     """What a kind of import makes of rows, by way of a JSON Lines file."""
     path = written(tmp_path, "".join(json.dumps(row) + "\n" for row in rows))
     plan = Plan(ImportConfig(path=str(path), kind=kind, dataset="d", **settings))  # type: ignore[arg-type]
@@ -82,7 +84,10 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path, name: 
 
 def test_csv_gives_the_line_on_which_a_row_begins(tmp_path: Path) -> None:
     path = written(tmp_path, 'text,style\n"two\nlines",x\nlast,y\n', "rows.csv")
-    assert list(read_rows(path)) == [(2, {"text": "two\nlines", "style": "x"}), (4, {"text": "last", "style": "y"})]
+    assert list(read_rows(path)) == [
+        (2, {"text": "two\nlines", "style": "x"}),
+        (4, {"text": "last", "style": "y"}),
+    ]
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
@@ -162,7 +167,10 @@ def test_an_excerpt_is_one_printable_line_of_at_most_200_characters() -> None:
 def test_seeds_get_their_defaults(tmp_path: Path) -> None:
     [row] = imported(tmp_path, [{"text": "a", "category": None}], licence="MIT")
     assert isinstance(row, dict)
-    assert {name: row[name] for name in ("dataset", "text", "category", "style", "split", "kind", "answer", "licence")} == {
+    assert {
+        name: row[name]
+        for name in ("dataset", "text", "category", "style", "split", "kind", "answer", "licence")
+    } == {
         "dataset": "d",
         "text": "a",
         "category": "uncategorised",
@@ -175,7 +183,9 @@ def test_seeds_get_their_defaults(tmp_path: Path) -> None:
 
 
 def test_fields_name_the_source_column_and_values_stand_for_every_row(tmp_path: Path) -> None:
-    [row] = imported(tmp_path, [{"prompt": "a", "split": "x"}], fields={"text": "prompt"}, values={"split": "dev"})
+    [row] = imported(
+        tmp_path, [{"prompt": "a", "split": "x"}], fields={"text": "prompt"}, values={"split": "dev"}
+    )
     assert isinstance(row, dict)
     assert (row["text"], row["split"]) == ("a", "dev")
 
@@ -187,7 +197,9 @@ def test_where_takes_rows_by_value_whatever_its_type(tmp_path: Path) -> None:
 
 
 def test_a_mapped_column_that_no_row_has_is_an_error_that_names_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"no column 'promt' for text; the nearest is 'prompt'; its columns are id, prompt"):
+    with pytest.raises(
+        DataError, match=r"no column 'promt' for text; the nearest is 'prompt'; its columns are id, prompt"
+    ):
         imported(tmp_path, [{"id": 1, "prompt": "a"}], fields={"text": "promt"})
 
 
@@ -244,7 +256,14 @@ def test_a_text_that_can_not_be_kept_is_refused_with_line_field_reason_and_excer
 
 @pytest.mark.parametrize(
     "text",
-    ["x" * 20_000, "<|im_end|><s>[INST]", "<script>alert(1)</script>", "'; DROP TABLE runs; --", "名前\u202e", "\U0001f3ee"],
+    [
+        "x" * 20_000,
+        "<|im_end|><s>[INST]",
+        "<script>alert(1)</script>",
+        "'; DROP TABLE runs; --",
+        "名前\u202e",
+        "\U0001f3ee",
+    ],
 )
 def test_text_that_is_only_hostile_is_kept_as_it_is(tmp_path: Path, text: str) -> None:
     [row] = imported(tmp_path, [{"text": text}])
@@ -253,7 +272,10 @@ def test_text_that_is_only_hostile_is_kept_as_it_is(tmp_path: Path, text: str) -
 
 
 def test_an_input_is_appended_to_its_instruction(tmp_path: Path) -> None:
-    rows = [{"instruction": "sum", "input": "1 2", "answer": "3"}, {"instruction": "sing", "input": "", "answer": "la"}]
+    rows = [
+        {"instruction": "sum", "input": "1 2", "answer": "3"},
+        {"instruction": "sing", "input": "", "answer": "la"},
+    ]
     found = imported(tmp_path, rows, "instructions")
     assert [row["instruction"] for row in found if isinstance(row, dict)] == ["sum\n\n1 2", "sing"]
 
@@ -266,14 +288,22 @@ def test_benign_look_alikes_need_an_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("label", "value"), [(1, 1.0), (0, 0.0), (True, 1.0), ("0", 0.0), ("true", 1.0), ("0.25", 0.25), (0.5, 0.5)]
+    ("label", "value"),
+    [(1, 1.0), (0, 0.0), (True, 1.0), ("0", 0.0), ("true", 1.0), ("0.25", 0.25), (0.5, 0.5)],
 )
-def test_a_label_is_a_share_whether_it_comes_as_number_boolean_or_text(tmp_path: Path, label: Any, value: float) -> None:
+def test_a_label_is_a_share_whether_it_comes_as_number_boolean_or_text(
+    tmp_path: Path, label: Any, value: float
+) -> None:
     [row] = imported(
         tmp_path, [{"prompt": "p", "response": "r", "label": label}], "labels", values={"aspect": "safety"}
     )
     assert isinstance(row, dict)
-    assert (row["label"], row["rejected"], row["annotator"], row["split"]) == (value, None, "unknown", "train")
+    assert (row["label"], row["rejected"], row["annotator"], row["split"]) == (
+        value,
+        None,
+        "unknown",
+        "train",
+    )
     assert parse_messages(row["input"]) == [{"role": "user", "content": "p"}]
 
 
@@ -333,7 +363,9 @@ def test_a_pair_of_the_same_answer_is_refused(tmp_path: Path) -> None:
 
 def test_csv_cells_without_text_are_absent_and_booleans_are_words(tmp_path: Path) -> None:
     path = written(
-        tmp_path, "text,suite,split,expected,style,seen_style\na,s,dev,refuse,,true\nb,s,dev,refuse,x,\n", "rows.csv"
+        tmp_path,
+        "text,suite,split,expected,style,seen_style\na,s,dev,refuse,,true\nb,s,dev,refuse,x,\n",
+        "rows.csv",
     )
     plan = Plan(ImportConfig(path=str(path), kind="suite", dataset="d"))
     first, second = plan.read(FileSource(path))

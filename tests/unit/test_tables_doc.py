@@ -1,8 +1,12 @@
 """docs/tables.md is what schemas/tables.py says, and the files of sql/ say what views.py needs."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
-from pipelines.views import ViewFile, view_files
+from pipelines.errors import ConfigError
+from pipelines.views import ViewFile, create_views, view_files
 from schemas.document import PATH, document
 from schemas.model import Column, Table
 from schemas.tables import BY_NAME
@@ -53,3 +57,13 @@ def test_a_header_is_read_apart_from_the_query() -> None:
     assert file.question == "A question? More."
     assert file.columns == {"a": "one and more", "b": "two"}
     assert file.reads == {"t"}
+
+
+def test_wanted_views_bring_what_they_read_in_order() -> None:
+    made: list[str] = []
+    spark = SimpleNamespace(sql=lambda statement: made.append(statement.split("`")[1]))
+    lakehouse: Any = SimpleNamespace(spark=spark, name=lambda name: f"`{name}`")
+    create_views(lakehouse, ["violation_rates"])
+    assert made == ["published_steps", "evaluations", "violation_rates"]
+    with pytest.raises(ConfigError, match="there is no view 'rates'; there are published_steps"):
+        create_views(lakehouse, ["rates"])
