@@ -57,7 +57,7 @@ def write_requests(
         lakehouse: the tables.
         step: the step that asks.
         plan: rows with `PLAN_COLUMNS`.
-        ids: run_id, round, base (a directory) and chunk_rows.
+        ids: run_id, round, base (a directory), chunk_rows and partitions.
 
     Returns:
         The number of requests.
@@ -92,7 +92,9 @@ def write_requests(
             yield pd.DataFrame([[row[key] for key in names] for row in rows], columns=names)
 
     # Two equal requests (same prompt, same parents, same sample) would be one and the same question.
-    rendered = plan.select(*PLAN_COLUMNS).mapInPandas(finish, schema).dropDuplicates(["request_id"])
+    # Few partitions: each worker that renders loads the tokenizer first.
+    spread = plan.select(*PLAN_COLUMNS).repartition(ids["partitions"])
+    rendered = spread.mapInPandas(finish, schema).dropDuplicates(["request_id"])
     turn = Window.partitionBy("run_id").orderBy("request_id")
     numbered = rendered.withColumn(
         "chunk", F.floor((F.row_number().over(turn) - 1) / F.lit(ids["chunk_rows"])).cast("int")

@@ -317,6 +317,7 @@ class Runner:
             "round": context.round,
             "base": self.base.path,
             "chunk_rows": self.config.engine.chunk_rows,
+            "partitions": self.config.engine.partitions,
         }
         scope = {"run_id": self.run_id, "round": context.round, "step": step.name}
         asked = self._written("requests", scope).count()

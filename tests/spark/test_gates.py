@@ -374,27 +374,27 @@ def test_adversary_gate_compares_what_it_learns_to_write_and_asks_no_own_share_o
 
 
 @pytest.mark.parametrize(
-    ("labels", "failed"),
+    ("labels", "blank", "failed"),
     [
-        ([0.0, 1.0] * 4, []),
-        ([1.0] * 8, ["labels_balanced"]),
-        ([None] * 8, []),
+        ([0.0, 1.0] * 4, 0, []),
+        ([1.0] * 8, 3, ["labels_balanced", "outputs_not_empty"]),
+        ([None] * 8, 1, []),
     ],
 )
-def test_reward_model_gate_wants_both_labels_where_there_are_labels(
+def test_reward_model_gate_wants_both_labels_where_there_are_labels_and_few_blank_answers(
     spark: SparkSession,
     lakehouse: Lakehouse,
     suites: dict[str, Suite],
     labels: list[float | None],
+    blank: int,
     failed: list[str],
 ) -> None:
-    heldout = [
-        _example(20 + index, "held out", f"{index}", "safety_rm", split="heldout", label=0.0)
-        for index in range(9)
-    ]
     rows = [
-        _example(i, "asked", THINGS[i], "safety_rm", source="label", label=label)
+        _example(i, f"asked {i}", "" if i < blank else THINGS[i], "safety_rm", source="label", label=label)
         for i, label in enumerate(labels)
+    ]
+    heldout = [
+        _example(20 + i, "held out", f"{i}", "safety_rm", split="heldout", label=0.0) for i in range(9)
     ]
     batch = lakehouse.frame("training_examples", rows + heldout)
     frame = gate_batch("curated_safety_rm", _inputs(spark, 0), batch)
