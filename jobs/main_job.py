@@ -105,7 +105,9 @@ def run_one(place: Place, config: RunConfig, options: argparse.Namespace) -> Non
             if options.name in [step.name for step in steps_of(config, round)]:
                 runner.run_step(ALL[options.name], round)
             else:
-                log.info("round %d has no step %s under this configuration: nothing to do", round, options.name)
+                log.info(
+                    "round %d has no step %s under this configuration: nothing to do", round, options.name
+                )
     finally:
         if not options.holder:
             lease.release()
