@@ -8,15 +8,9 @@ from pyspark.sql import DataFrame
 from tabulate import tabulate
 
 from pipelines.lakehouse import Lakehouse
+from pipelines.lineage import printable
 
 _WIDEST = 80
-
-
-def printable(value: Any) -> Any:
-    """A value as it may be shown on a terminal: control characters of a text are escaped."""
-    if not isinstance(value, str):
-        return value
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in value)
 
 
 def show_frame(frame: DataFrame, format: str, out: IO[str]) -> None:
