@@ -22,13 +22,17 @@ def show_frame(frame: DataFrame, format: str, out: IO[str]) -> None:
         writer = csv.writer(out)
         writer.writerow(frame.columns)
         for row in frame.toLocalIterator():
-            writer.writerow([printable(value) for value in row])
+            writer.writerow([_cell(value) for value in row])
     else:
         shown = frame.limit(1001).collect()
-        rows = [[_short(printable(value)) for value in row] for row in shown[:1000]]
+        rows = [[_short(_cell(value)) for value in row] for row in shown[:1000]]
         out.write(tabulate(rows, headers=frame.columns, disable_numparse=False) + "\n")
         if len(shown) > 1000:
             out.write("the first 1000 rows; --format csv or json gives all\n")
+
+
+def _cell(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) else value
 
 
 def _short(value: Any) -> Any:
@@ -50,7 +54,7 @@ def show_status(lakehouse: Lakehouse, run_id: str | None) -> None:
             FROM {lakehouse.name("steps")} GROUP BY run_id
         ) USING (run_id) {chosen} ORDER BY r.run_id
     """
-    rows = [[printable(value) for value in row] for row in lakehouse.spark.sql(query).collect()]
+    rows = [[_cell(value) for value in row] for row in lakehouse.spark.sql(query).collect()]
     print(
         tabulate(
             rows, headers=["run", "driven by", "round", "step", "state", "at (UTC)", "error"], maxcolwidths=60
