@@ -101,7 +101,7 @@ def _import(options: argparse.Namespace) -> None:
 def _sql(options: argparse.Namespace) -> None:
     from jobs.show import show_frame
 
-    with open_place(options) as place:
+    with open_place(options, views=True) as place:
         show_frame(place.lakehouse.spark.sql(options.query), options.format, sys.stdout)
 
 
@@ -110,7 +110,7 @@ def _lineage(options: argparse.Namespace) -> None:
 
     if bool(options.checkpoint) == bool(options.source):
         raise ConfigError("name either a checkpoint or a --source")
-    with open_place(options) as place:
+    with open_place(options, views=True) as place:
         if options.checkpoint:
             print(closure(place.lakehouse, options.checkpoint).render())
         else:

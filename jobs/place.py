@@ -24,12 +24,14 @@ class Place:
 
 
 @contextmanager
-def open_place(options: argparse.Namespace, *, create: bool = False) -> Iterator[Place]:
+def open_place(options: argparse.Namespace, *, create: bool = False, views: bool = False) -> Iterator[Place]:
     """Open the tables that the options name; ends the Spark session if it was made here.
 
     Args:
         options: with `lakehouse`, `schema` and `artifacts`.
         create: whether a folder that is not there is made.
+        views: whether the views are asked. A platform keeps them from the first `run` or `begin` on; the local
+            catalog forgets them with the process, and making them takes seconds.
 
     Raises:
         ConfigError: the options contradict each other, or there is no lakehouse.
@@ -56,7 +58,8 @@ def open_place(options: argparse.Namespace, *, create: bool = False) -> Iterator
         else:
             lakehouse, artifacts = Lakehouse(spark, options.schema), Artifacts(options.artifacts)
         lakehouse.ensure()
-        create_views(lakehouse)
+        if views or (create and folder is None):
+            create_views(lakehouse)
         spark.sql(f"USE {lakehouse.schema}")
         yield Place(lakehouse, artifacts, folder)
     finally:
