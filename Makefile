@@ -14,7 +14,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
 COMPILE := $(BIN)/uv pip compile --quiet --universal -p 3.11 --no-annotate --no-header pyproject.toml
 CODE := jobs pipelines training schemas sandbox
 
-.PHONY: help preflight install sandbox test lint format unit wheel pins docs clean
+.PHONY: help preflight install sandbox test lint format unit e2e wheel pins docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ format: $(STAMP) ## format the code and mend what can be mended
 
 unit: $(STAMP) ## the tests that need neither Spark nor an engine
 	$(BIN)/python -m pytest tests/unit -m "not slow" $(ARGS)
+
+e2e: $(STAMP) ## the main job, small but real, killed once and verified: a quarter of an hour and more
+	$(BIN)/python -m pytest tests/e2e -m e2e $(ARGS)
 
 wheel: $(STAMP) ## build the wheel into dist/
 	$(BIN)/uv build --wheel --no-build-isolation --python $(BIN)/python
