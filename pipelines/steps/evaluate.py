@@ -1,6 +1,6 @@
 """Evaluate (paper §3): both new models on frozen held-out sets, before the next round."""
 
-from pyspark.sql import DataFrame, Window
+from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from pipelines.step import GenerationStep, Inputs
@@ -25,9 +25,21 @@ def suite_prompts(inputs: Inputs) -> DataFrame:
     return prompts
 
 
+def _asked_once(inputs: Inputs) -> list[Column]:
+    """The plan's columns that say how an evaluation asks for `text`: once, without preamble, as configured."""
+    evaluate = inputs.context.config.evaluate
+    return [
+        F.col("text").alias("prompt"),
+        F.lit(False).alias("preamble"),
+        F.lit(evaluate.temperature).alias("temperature"),
+        F.lit(1.0).alias("top_p"),
+        F.lit(evaluate.max_tokens).alias("max_tokens"),
+        F.lit(0).alias("sample_index"),
+    ]
+
+
 def plan_target(inputs: Inputs) -> DataFrame:
     """Every held-out prompt to the target in force, once, greedily unless configured otherwise."""
-    config = inputs.context.config
     return suite_prompts(inputs).select(
         F.lit(inputs.context.checkpoints["target"]).cast("string").alias("checkpoint_id"),
         target_messages(inputs, F.col("text")).alias("messages"),
@@ -38,12 +50,7 @@ def plan_target(inputs: Inputs) -> DataFrame:
         "suite",
         "category",
         "style",
-        F.col("text").alias("prompt"),
-        F.lit(False).alias("preamble"),
-        F.lit(config.evaluate.temperature).alias("temperature"),
-        F.lit(1.0).alias("top_p"),
-        F.lit(config.evaluate.max_tokens).alias("max_tokens"),
-        F.lit(0).alias("sample_index"),
+        *_asked_once(inputs),
     )
 
 
@@ -73,7 +80,6 @@ def plan_adversary(inputs: Inputs) -> DataFrame:
 def plan_attack(inputs: Inputs) -> DataFrame:
     """What that adversary wrote, asked of the frozen warm start and of the target in force."""
     context = inputs.context
-    config = context.config
     opponents = sorted({context.first_checkpoints["target"] or "", context.checkpoints["target"] or ""})
     written = inputs.this_round("adversarial_prompts").where("step = 'evaluate_adversary' AND status = 'ok'")
     asked = context.spark.createDataFrame([(name or None,) for name in opponents], "checkpoint_id string")
@@ -90,12 +96,7 @@ def plan_attack(inputs: Inputs) -> DataFrame:
             F.lit("adversary").alias("suite"),
             "category",
             "style",
-            F.col("text").alias("prompt"),
-            F.lit(False).alias("preamble"),
-            F.lit(config.evaluate.temperature).alias("temperature"),
-            F.lit(1.0).alias("top_p"),
-            F.lit(config.evaluate.max_tokens).alias("max_tokens"),
-            F.lit(0).alias("sample_index"),
+            *_asked_once(inputs),
         )
     )
 

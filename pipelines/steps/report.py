@@ -1,6 +1,7 @@
 """Report: a round's metrics in long form, each rate with its n and 95 % interval."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from pyspark.sql import Column, DataFrame
@@ -176,7 +177,7 @@ def _distinct(written: DataFrame, metric: str, slice: str) -> dict[str, Any]:
 
 def _changes(inputs: Inputs, answers: DataFrame) -> list[dict[str, Any]]:
     """Paired differences to the warm start, on the same prompts."""
-    past = _judged(Inputs(_at_round(inputs.context, 0), inputs.frames))
+    past = _judged(Inputs(replace(inputs.context, round=0), inputs.frames))
     rows = []
     wanted = (("violation", "violated", "violation_change"), ("benign", "refused", "benign_refusal_change"))
     for suite, hit, metric in (*wanted, ("benign", "answered", "benign_on_topic_change")):
@@ -207,12 +208,6 @@ def _changes(inputs: Inputs, answers: DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def _at_round(context: Any, round: int) -> Any:
-    from dataclasses import replace
-
-    return replace(context, round=round)
-
-
 def _counts(inputs: Inputs) -> list[dict[str, Any]]:
     """What became of the round's prompts and answers, and success of its attacks as they ran."""
     rows: list[dict[str, Any]] = []
@@ -224,36 +219,15 @@ def _counts(inputs: Inputs) -> list[dict[str, Any]]:
     written = inputs.this_round("adversarial_prompts").where("step = 'attack'")
     count("prompts_written", written)
     rows.append(_distinct(written.where("status = 'ok'"), "distinct_attacks", "all"))
-    for item in inputs.this_round("prompt_screenings").groupBy("reason").count().collect():
-        rows.append(
-            {
-                "metric": "prompts_screened",
-                "judge": "none",
-                "slice": f"reason={item['reason']}",
-                "value": float(item["count"]),
-                "n": item["count"],
-            }
-        )
-    for item in inputs.this_round("selections").groupBy("reason").count().collect():
-        rows.append(
-            {
-                "metric": "responses_selected",
-                "judge": "none",
-                "slice": f"reason={item['reason']}",
-                "value": float(item["count"]),
-                "n": item["count"],
-            }
-        )
-    for item in inputs.this_round("training_examples").groupBy("role", "source").count().collect():
-        rows.append(
-            {
-                "metric": "training_rows",
-                "judge": "none",
-                "slice": f"role={item['role']},source={item['source']}",
-                "value": float(item["count"]),
-                "n": item["count"],
-            }
-        )
+    for table, metric, by in (
+        ("prompt_screenings", "prompts_screened", ("reason",)),
+        ("selections", "responses_selected", ("reason",)),
+        ("training_examples", "training_rows", ("role", "source")),
+    ):
+        for item in inputs.this_round(table).groupBy(*by).count().collect():
+            slice = ",".join(f"{column}={item[column]}" for column in by)
+            n = item["count"]
+            rows.append({"metric": metric, "judge": "none", "slice": slice, "value": float(n), "n": n})
     answered = (
         inputs.this_round("responses")
         .where("step = 'respond' AND NOT preamble")
