@@ -100,7 +100,9 @@ def run_one(place: Place, config: RunConfig, options: argparse.Namespace) -> Non
         )
     lease.acquire(renew=False)
     try:
-        with contextlib.closing(Runner(lakehouse, place.artifacts, config, run_id)) as runner:
+        with contextlib.closing(
+            Runner(lakehouse, place.artifacts, config, run_id, single_step=True)
+        ) as runner:
             round = resolve_round(runner, config, options.round)
             if options.name in [step.name for step in steps_of(config, round)]:
                 runner.run_step(ALL[options.name], round)

@@ -25,6 +25,10 @@ _CHANGES = (
     ("benign refusal, {judge}", "benign_refusal_change", "all"),
     ("benign answered, {judge}", "benign_on_topic_change", "all"),
 )
+_MEANS = (
+    ("reference answers, nats a token", "reference_nll", "all"),
+    ("  change to the warm start, paired", "reference_nll_change", "all"),
+)
 _COUNTS = (
     ("prompts written", "prompts_written", "all"),
     ("distinct attacks", "distinct_attacks", "all"),
@@ -49,6 +53,7 @@ def summary(lakehouse: Lakehouse, run_id: str) -> str:
     parts.append(
         _table("change to the warm start, paired, points", _CHANGES, judges, rounds, metrics, _change_cell)
     )
+    parts.append(_table("mean", _MEANS, ["none"], rounds, metrics, _mean_cell))
     parts.append(_table("counts", _COUNTS, ["none"], rounds, metrics, _count_cell))
     parts.append(_times(lakehouse, run_id))
     return "\n\n".join(part for part in parts if part)
@@ -86,6 +91,10 @@ def _change_cell(row: Any) -> str:
     if row is None or row["value"] is None:
         return "-"
     return f"{row['value'] * 100:+.0f} ({row['low'] * 100:+.0f} to {row['high'] * 100:+.0f})"
+
+
+def _mean_cell(row: Any) -> str:
+    return "-" if row is None else f"{row['value']:.3f} ({row['low']:.3f} to {row['high']:.3f})"
 
 
 def _count_cell(row: Any) -> str:

@@ -233,11 +233,17 @@ class GatesConfig(Part):
 
 
 class EvaluateConfig(Part):
-    """Evaluation on frozen held-out sets after every round: greedy by default, so that rounds are comparable."""
+    """Evaluation on frozen held-out sets after every round: greedy by default, so that rounds are comparable.
+
+    Attributes:
+        adversary_prompts: held-out prompts that each adversary is shown, to attack the warm start and the target.
+        crossed: whether the last round completes the table of every adversary against every target.
+    """
 
     max_tokens: int = Field(48, ge=1)
     temperature: float = Field(0.0, ge=0)
     adversary_prompts: int = Field(48, ge=0)
+    crossed: bool = False
 
 
 class RunConfig(Part):

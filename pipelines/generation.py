@@ -23,7 +23,7 @@ from pipelines.models import tokenizer_for
 from pipelines.step import PLAN_COLUMNS, GenerationStep
 from schemas.digests import digest, seed_from
 from schemas.manifests import parse_messages
-from schemas.rendering import render
+from schemas.rendering import Tokenizer, render, render_example
 from schemas.tables import BY_NAME
 
 log = logging.getLogger(__name__)
@@ -75,8 +75,9 @@ def write_requests(
             rows = []
             for item in batch.to_dict("records"):
                 row = {key: _plain(value) for key, value in item.items()}
-                input_ids = render(tokenizer, parse_messages(row["messages"]))
-                row |= {"run_id": run_id, "round": round, "step": name, "input_ids": input_ids}
+                input_ids, given = rendered_input(tokenizer, row["messages"])
+                place = {"run_id": run_id, "round": round, "step": name}
+                row |= place | {"input_ids": input_ids, "scored_tokens": given}
                 request_id = digest(request_identity(row))
                 rows.append(
                     row
@@ -103,11 +104,21 @@ def write_requests(
     return lakehouse.read("requests").where(_of_step(ids, name)).count()
 
 
+def rendered_input(tokenizer: Tokenizer, messages: str) -> tuple[list[int], int]:
+    """Token ids of JSON messages, and how many of the last ones are a given answer, the assistant's turn at the end."""
+    turns = parse_messages(messages, answered=True)
+    if turns[-1]["role"] != "assistant":
+        return render(tokenizer, turns), 0
+    prompt, answer = render_example(tokenizer, turns[:-1], turns[-1]["content"])
+    return prompt + answer, len(answer)
+
+
 def request_identity(row: Mapping[str, Any]) -> list[Any]:
     """What a request's id is a digest of: the same question in the same place has the same id, and so the same seed."""
     place = [row["run_id"], int(row["round"]), row["step"], _plain(row["checkpoint_id"])]
     content = [[int(token) for token in row["input_ids"]], [str(parent) for parent in row["parent_ids"]]]
     sampling = [float(row["temperature"]), float(row["top_p"]), int(row["max_tokens"])]
+    sampling += [int(row["scored_tokens"])] if row["scored_tokens"] else []
     return [*place, *content, sampling, int(row["sample_index"])]
 
 
@@ -198,6 +209,7 @@ def _asker(ask: Ask) -> Callable[[Iterable[pd.DataFrame]], Iterator[pd.DataFrame
                         top_p=float(row["top_p"]),
                         max_tokens=int(row["max_tokens"]),
                         seed=int(row["seed"]),
+                        scored_tokens=int(row["scored_tokens"]),
                     )
 
         ready: list[dict[str, Any]] = []

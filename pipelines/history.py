@@ -1,6 +1,7 @@
 """What a run has done so far, as `steps` tells it: which steps are published, and what they counted."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,6 +37,7 @@ class History:
         self.run_id = run_id
         self.parts = _ancestry(lakehouse, run_id)
         self._done: dict[tuple[int, str], dict[str, Any]] = {}
+        self._attempts: Counter[tuple[int, str]] = Counter()
         self.refresh()
 
     def refresh(self) -> None:
@@ -43,10 +45,10 @@ class History:
         rows = (
             self.lakehouse.read("steps")
             .where(self.mine())
-            .where(F.col("state") == "done")
-            .select("round", "step", "counts", "reads", "writes")
+            .select("run_id", "round", "step", "state", "counts", "reads", "writes")
             .collect()
         )
+        self._attempts = Counter((row["round"], row["step"]) for row in rows if row["run_id"] == self.run_id)
         self._done = {
             (row["round"], row["step"]): {
                 "counts": json.loads(row["counts"]),
@@ -54,6 +56,7 @@ class History:
                 "writes": json.loads(row["writes"]),
             }
             for row in rows
+            if row["state"] == "done"
         }
 
     def mine(self) -> Column:
@@ -78,6 +81,11 @@ class History:
             KeyError: it is not published.
         """
         return self._done[round, step]["counts"]
+
+    def next_attempt(self, round: int, step: str) -> int:
+        """The number of a step's next attempt by this run, from 1; calling it counts that attempt."""
+        self._attempts[round, step] += 1
+        return self._attempts[round, step]
 
     def record_done(self, round: int, step: str, counts: Mapping[str, Any]) -> None:
         """Remember a step that was just published."""

@@ -12,6 +12,7 @@ import logging
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from pipelines.config import DataConfig, ImportConfig
 from pipelines.engines.scripted import import_function
 from pipelines.errors import DataError, IntegrityError
 from pipelines.import_kinds import KINDS, Field, Kind
-from pipelines.lakehouse import Lakehouse, quote
+from pipelines.lakehouse import Lakehouse, local_frame, quote
 from pipelines.readers import Refusal, Row, Source, excerpt, open_source
 from schemas.digests import canonical_json, digest
 from schemas.tables import BY_NAME
@@ -74,12 +75,22 @@ def import_all(lakehouse: Lakehouse, config: DataConfig, prepared: Path) -> list
     if config.prepare:
         prepared.mkdir(parents=True, exist_ok=True)
         import_function(config.prepare)(prepared)
-    return [
-        import_source(
-            lakehouse, item.model_copy(update={"path": item.path.replace("{prepared}", str(prepared))})
-        )
+    items = [
+        item.model_copy(update={"path": item.path.replace("{prepared}", str(prepared))})
         for item in config.imports
     ]
+    # Imports into one table follow each other, since each looks for the keys that are there; tables run side by side.
+    tables: dict[str, list[ImportConfig]] = {}
+    for item in items:
+        tables.setdefault(KINDS[item.kind].table, []).append(item)
+
+    def one_table(mine: list[ImportConfig]) -> list[ImportTotals]:
+        return [import_source(lakehouse, item) for item in mine]
+
+    with ThreadPoolExecutor(max_workers=4, thread_name_prefix="import") as pool:
+        totals = dict(zip(tables, pool.map(one_table, tables.values()), strict=True))
+    turns = {table: iter(found) for table, found in totals.items()}
+    return [next(turns[KINDS[item.kind].table]) for item in items]
 
 
 def import_source(lakehouse: Lakehouse, item: ImportConfig) -> ImportTotals:
@@ -279,7 +290,7 @@ def _batches(rows: Iterable[Row | Refusal]) -> Iterator[_Batch]:
 def _write(lakehouse: Lakehouse, plan: Plan, source: Source, import_id: str) -> ImportTotals:
     """Write all batches but those that an earlier, killed attempt wrote; the totals are those of all of them."""
     table = plan.kind.table
-    keys = _keys(lakehouse, table, plan.item.dataset)
+    keys = _keys(lakehouse, table, plan.item.dataset) if lakehouse.version(table) else set()
     written = _written(lakehouse, table, import_id) if keys else {}
     rows_in = new = repeated = refused = 0
     for number, batch in enumerate(_batches(plan.read(source))):
@@ -356,8 +367,12 @@ def _suites(lakehouse: Lakehouse, dataset: str, rows: Sequence[Row]) -> DataFram
     frame = lakehouse.frame("evaluation_prompts", filled)
     if not held:
         return frame
-    known = lakehouse.spark.createDataFrame(
-        [(*suite, value) for suite, value in sorted(digests.items())],
+    known = local_frame(
+        lakehouse.spark,
+        [
+            {"suite": suite, "split": split, "suite_digest": value}
+            for (suite, split), value in sorted(digests.items())
+        ],
         "suite STRING, split STRING, suite_digest STRING",
     )
     renewed = there.drop("suite_digest").join(F.broadcast(known), on=["suite", "split"], how="inner")

@@ -11,7 +11,7 @@ from pipelines.steps.curate import (
     CURATE_WARM_ADVERSARY,
     CURATE_WARM_TARGET,
 )
-from pipelines.steps.evaluate import EVALUATE_ADVERSARY, EVALUATE_ATTACK, EVALUATE_TARGET
+from pipelines.steps.evaluate import EVALUATE_ADVERSARY, EVALUATE_ATTACK, EVALUATE_REFERENCE, EVALUATE_TARGET
 from pipelines.steps.report import REPORT
 from pipelines.steps.respond import RESPOND
 from pipelines.steps.score import EVALUATE_SCORE, SCORE
@@ -61,7 +61,14 @@ ROUND: tuple[Step, ...] = (
     CURATE_TARGET,
     TRAIN_TARGET,
 )
-EVALUATION: tuple[Step, ...] = (EVALUATE_TARGET, EVALUATE_ADVERSARY, EVALUATE_ATTACK, EVALUATE_SCORE, REPORT)
+EVALUATION: tuple[Step, ...] = (
+    EVALUATE_TARGET,
+    EVALUATE_REFERENCE,
+    EVALUATE_ADVERSARY,
+    EVALUATE_ATTACK,
+    EVALUATE_SCORE,
+    REPORT,
+)
 ALL = {step.name: step for step in (*BOOTSTRAP, *ROUND, *EVALUATION)}
 
 
@@ -84,7 +91,9 @@ def steps_of(config: RunConfig, round: int) -> tuple[Step, ...]:
         if round > 0 and not getattr(config, role).enabled:
             left_out |= {f"curate_{role}", f"train_{role}"}
     if config.data.suites is None:
-        left_out.add("evaluate_target")
+        left_out |= {"evaluate_target", "evaluate_reference"}
+    if config.engine.backend == "openai":
+        left_out.add("evaluate_reference")  # a chat endpoint tells no likelihood of a given answer
     if not config.evaluate.adversary_prompts:
         left_out |= {"evaluate_adversary", "evaluate_attack"}
     body = (*BOOTSTRAP, *EVALUATION) if round == 0 else (*ROUND, *EVALUATION)

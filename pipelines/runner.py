@@ -38,6 +38,7 @@ from pipelines.step import (
 from pipelines.training_jobs import (
     WARM_RUN,
     Order,
+    Trainers,
     base_source,
     checkpoint_row,
     number_examples,
@@ -71,6 +72,7 @@ class Runner:
         config: the run's configuration.
         run_id: the run, which `begin` has made.
         home: host-local folder for engines' sockets and locks; the system's when None.
+        single_step: this process runs one step, so that nothing is made ready for the next.
         check_lease: called between steps; raises when the run was taken over.
     """
 
@@ -83,6 +85,7 @@ class Runner:
         *,
         home: str = "",
         check_lease: Any = lambda: None,
+        single_step: bool = False,
     ) -> None:
         self.lakehouse = lakehouse
         self.artifacts = artifacts
@@ -92,8 +95,11 @@ class Runner:
         self.history = History(lakehouse, run_id)
         self.suites = load_suites(_suite_path(config), config.gates.parameters)
         self._check_lease = check_lease
+        self.single_step = single_step
         self._alive = ExitStack()
         self._engine_up = False
+        self.trainers = Trainers()
+        self._checkpoints: dict[str, dict[str, Any]] = {}
 
     def close(self, *, stop_engine: bool = True) -> None:
         """Let go of the engine, and end it unless a next process of this run is to find it."""
@@ -102,6 +108,7 @@ class Runner:
 
             stop(self.generator_spec)
         self._alive.close()
+        self.trainers.close()
         self._engine_up = False
 
     def run_round(self, round: int) -> None:
@@ -121,7 +128,7 @@ class Runner:
             return
         self._check_lease()
         self._check_predecessors(step, round)
-        attempt = self._attempts(step, round) + 1
+        attempt = self.history.next_attempt(round, step.name)
         versions = {table: self.lakehouse.version(table) for table in step.reads}
         started, clock = now(), time.monotonic()
         event = {
@@ -153,14 +160,17 @@ class Runner:
     def context(self, round: int) -> RoundContext:
         """Where the run stands at the next step of a round."""
         current = {role: self.history.checkpoint(role, round, steps) for role, steps in _TRAINED_BY.items()}
-        first = {role: self.history.checkpoint(role, 0, steps) for role, steps in _TRAINED_BY.items()}
+        targets = {
+            number: self.history.checkpoint("target", number, _TRAINED_BY["target"])
+            for number in range(round + 1)
+        }
         return RoundContext(
             spark=self.lakehouse.spark,
             config=self.config,
             run_id=self.run_id,
             round=round,
             checkpoints=current,
-            first_checkpoints=first,
+            targets=targets,
             scorers=self.scorers if self._scorers_known() else {},
             base=self.base.path,
         )
@@ -251,10 +261,6 @@ class Runner:
             raise ConfigError(
                 f"step {step.name} of round {round} needs {missing[0]} first; run `mart step {missing[0].split()[-1]}`"
             )
-
-    def _attempts(self, step: Step, round: int) -> int:
-        mine = (F.col("run_id") == self.run_id) & (F.col("round") == round) & (F.col("step") == step.name)
-        return self.lakehouse.read("steps").where(mine).count()
 
     def _record(
         self,
@@ -358,8 +364,12 @@ class Runner:
     def _checkpoint_row(self, checkpoint_id: str | None) -> dict[str, Any] | None:
         if checkpoint_id is None:
             return None
-        row = self.lakehouse.read("checkpoints").where(F.col("checkpoint_id") == checkpoint_id).head()
-        return None if row is None else row.asDict()
+        if checkpoint_id not in self._checkpoints:  # a registered row never changes
+            row = self.lakehouse.read("checkpoints").where(F.col("checkpoint_id") == checkpoint_id).head()
+            if row is None:
+                return None
+            self._checkpoints[checkpoint_id] = row.asDict()
+        return self._checkpoints[checkpoint_id]
 
     def _adapter(self, checkpoint_id: str) -> Adapter:
         row = self._checkpoint_row(checkpoint_id)
@@ -372,6 +382,8 @@ class Runner:
     def _curate(self, step: CurateStep, inputs: Inputs, counts: Counts) -> DataFrame:
         context = inputs.context
         run_id = WARM_RUN if step.warm else self.run_id
+        if not self.single_step:
+            self.trainers.start()
         base = local_model(base_source(self.config, step.role))
         numbered = number_examples(step.build(inputs), step.role)
         root, rows = training_root(numbered)
@@ -412,7 +424,7 @@ class Runner:
             code_version=code_version(),
         )
         version = versions["training_examples"]
-        manifest, counts.busy_seconds = train(self.lakehouse, self.artifacts, order, version)
+        manifest, counts.busy_seconds = train(self.lakehouse, self.artifacts, self.trainers, order, version)
         row = checkpoint_row(self.artifacts, order, manifest, version, source)
         self.lakehouse.append_rows("checkpoints", [row], once=digest(["checkpoint", checkpoint_id]))
         return self._written("checkpoints", {"checkpoint_id": checkpoint_id})
@@ -422,10 +434,10 @@ class Runner:
             suite = self.suites[gate]
             results = run_gate(suite, gate_batch(gate, inputs, batch))
             self._record_gate(gate, suite.digest, inputs.context.round, attempt, results)
-            overridden = self._overrides(gate, inputs.context.round)
-            refused = [
-                result for result in results if not result.success and result.check_name not in overridden
-            ]
+            refused = [result for result in results if not result.success]
+            if refused:
+                overridden = self._overrides(gate, inputs.context.round)
+                refused = [result for result in refused if result.check_name not in overridden]
             counts.values[f"checks_{gate}"] = len(results)
             if refused:
                 raise GateBlocked(
@@ -473,10 +485,11 @@ _DEPENDS: dict[str, tuple[str, ...]] = {
     "train_warm_target": ("curate_warm_target",),
     "train_warm_adversary": ("curate_warm_adversary",),
     "evaluate_target": ("train_warm_target", "train_target"),
+    "evaluate_reference": ("train_warm_target", "train_target"),
     "evaluate_adversary": ("train_warm_adversary", "train_adversary"),
     "evaluate_attack": ("evaluate_adversary", "train_target", "train_warm_target"),
     "evaluate_score": ("evaluate_target", "evaluate_attack", "train_safety", "train_helpfulness"),
-    "report": ("evaluate_score", "select", "curate_adversary", "curate_target"),
+    "report": ("evaluate_score", "evaluate_reference", "select", "curate_adversary", "curate_target"),
 }
 
 

@@ -69,6 +69,16 @@ def paired_difference(gained: int, lost: int, n: int) -> Difference:
     return Difference(n, (gained - lost) / n, max(-1.0, centre - half), min(1.0, centre + half))
 
 
+def mean_half_width(deviation: float, n: int) -> float:
+    """Half the 95 % interval of a mean, by the normal approximation; 0 for a single item, which tells none.
+
+    Args:
+        deviation: sample standard deviation.
+        n: items.
+    """
+    return _Z * deviation / math.sqrt(n) if n > 1 else 0.0
+
+
 def youden(false_alarm: float, miss: float) -> float:
     """Youden's J of a judge, in [-1, 1]: 0 tells nothing, 1 is never wrong."""
     return 1.0 - false_alarm - miss

@@ -22,7 +22,7 @@ class RoundContext:
         config: the run's configuration.
         run_id, round: whose work it is; round 0 is the warm start.
         checkpoints: role to the checkpoint id in force when the step starts; None is the bare base.
-        first_checkpoints: role to its warm start, the frozen opponent of evaluations.
+        targets: each round so far, this one included, to the target in force at its end.
         scorers: the run's judges by name, reward models and evaluation judges alike; empty before they are there.
         base: directory of the base model.
     """
@@ -32,7 +32,7 @@ class RoundContext:
     run_id: str
     round: int
     checkpoints: Mapping[str, str | None]
-    first_checkpoints: Mapping[str, str | None]
+    targets: Mapping[int, str | None]
     scorers: Mapping[str, ScorerSpec]
     base: str
 

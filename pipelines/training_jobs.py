@@ -154,9 +154,9 @@ class Order:
 
 
 def train(
-    lakehouse: Lakehouse, artifacts: Artifacts, order: Order, version: int
+    lakehouse: Lakehouse, artifacts: Artifacts, trainers: "Trainers", order: Order, version: int
 ) -> tuple[CheckpointManifest, float]:
-    """Export the set, run the trainer, prove what it wrote and publish it.
+    """Export the set, run a trainer, prove what it wrote and publish it.
 
     Returns:
         The checkpoint's manifest and the seconds the trainer ran.
@@ -171,9 +171,17 @@ def train(
     job = _job(artifacts, order, snapshot, output)
     path = work / "job.json"
     path.write_text(job.model_dump_json(indent=1))
-    module = "training.reward" if job.kind == "reward" else "training.sft"
+    log.info(
+        "training %s of round %s (%s rows)",
+        order.recipe["role"], order.recipe["round"], order.recipe["training_rows"],
+    )  # fmt: skip
     started = time.monotonic()
-    _run([sys.executable, "-m", module, "--manifest", str(path)], order)
+    if ended := trainers.run(job.kind, path):
+        words = _EXIT_WORDS.get(ended, f"it was ended by signal or code {ended}")
+        raise TrainingFailed(
+            f"training of {order.recipe['role']} {order.checkpoint_id[:12]} failed: {words}; "
+            "its own words are above; run the same command again to go on from its last saved state"
+        )
     seconds = time.monotonic() - started
     target = artifacts.checkpoint(order.checkpoint_id)
     artifacts.publish(output, target, CHECKPOINT_FILE)
@@ -244,22 +252,48 @@ def _job(artifacts: Artifacts, order: Order, snapshot: SnapshotManifest, output:
     )
 
 
-def _run(command: list[str], order: Order) -> None:
-    log.info(
-        "training %s of round %s (%s rows)",
-        order.recipe["role"],
-        order.recipe["round"],
-        order.recipe["training_rows"],
-    )
-    # The trainer ends with this process; it sees to that itself, for a fork of a process that talks to Spark's JVM
-    # must run no Python.
-    ended = subprocess.run(command, env={**os.environ, "MART_PARENT": str(os.getpid())}, check=False)
-    if ended.returncode:
-        words = _EXIT_WORDS.get(ended.returncode, f"it was ended by signal or code {ended.returncode}")
-        raise TrainingFailed(
-            f"training of {order.recipe['role']} {order.checkpoint_id[:12]} failed: {words}; "
-            "its own words are above; run the same command again to go on from its last saved state"
-        )
+class Trainers:
+    """Where trainers come from: one process that has done their imports, and forks one for each job.
+
+    It is started when a training set is being made, so that the imports are over when the set is there.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def start(self) -> None:
+        """Have the process started, unless it is; comes back at once."""
+        if self._process is None or self._process.poll() is not None:
+            # It ends with this process and sees to that itself, for a fork of a process that talks to Spark's JVM must
+            # run no Python.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "training.preload"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "MART_PARENT": str(os.getpid())},
+            )
+
+    def run(self, kind: str, manifest: Path) -> int:
+        """Run a job; gives the trainer's exit code, negative for a signal."""
+        self.start()
+        process = self._process
+        assert process is not None and process.stdin is not None and process.stdout is not None
+        try:
+            process.stdin.write(json.dumps({"kind": kind, "manifest": str(manifest)}) + "\n")
+            process.stdin.flush()
+            answer = process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        return int(answer) if answer else process.wait() or 4
+
+    def close(self) -> None:
+        """End the process."""
+        if self._process is not None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.wait()
+            self._process = None
 
 
 def prove_checkpoint(folder: Path) -> CheckpointManifest:

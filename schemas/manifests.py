@@ -278,8 +278,12 @@ def reward_example_sha256(
     return digest([input, output, None if label is None else float(label), rejected, split])
 
 
-def parse_messages(text: str) -> list[dict[str, str]]:
+def parse_messages(text: str, *, answered: bool = False) -> list[dict[str, str]]:
     """The messages in a row's `input`.
+
+    Args:
+        text: JSON.
+        answered: whether they may end with a turn of the assistant.
 
     Raises:
         ValueError: the text is not a JSON list of objects with the texts `role` and `content`, ending with the user.
@@ -292,7 +296,7 @@ def parse_messages(text: str) -> list[dict[str, str]]:
             raise ValueError("a message of input does not have exactly the keys role and content")
         if message["role"] not in {"system", "user", "assistant"} or not isinstance(message["content"], str):
             raise ValueError(f"a message of input has role {message['role']!r} or a content that is no text")
-    if messages[-1]["role"] != "user":
+    if messages[-1]["role"] not in ("user", "assistant" if answered else "user"):
         raise ValueError(f"input ends with the turn of {messages[-1]['role']!r}, not of 'user'")
     return messages
 

@@ -26,7 +26,7 @@ _OUTCOME = (
         "finish_reason", "STRING", "stop, or length where the answer was cut at max_tokens", nullable=True
     ),
     Column("prompt_tokens", "INT", "tokens of the rendered input"),
-    Column("completion_tokens", "INT", "tokens generated"),
+    Column("completion_tokens", "INT", "tokens generated, or scored"),
     Column("seconds", "DOUBLE", "from sending to the last token", volatile=True),
     Column("chunk", "INT", "the commit this row came in"),
     _AT,
@@ -234,12 +234,19 @@ REQUESTS = Table(
         Column("temperature", "DOUBLE", "0 is greedy"),
         Column("top_p", "DOUBLE", "nucleus"),
         Column("max_tokens", "INT", "longest answer"),
+        Column(
+            "scored_tokens",
+            "INT",
+            "0 asks for an answer; else so many of the last input ids are a given answer, whose likelihood is asked",
+        ),
         Column("sample_index", "INT", "which of the samples of one prompt, from 0"),
         Column("seed", "BIGINT", "follows from the request id"),
         _AT,
     ),
     checks={"purpose_known": "purpose IN ('attack', 'evaluation')", "seed_range": "seed >= 0"},
     partitioned_by=("run_id", "round"),
+    version=2,
+    added={2: ("scored_tokens",)},
 )
 
 ADVERSARIAL_PROMPTS = Table(
@@ -287,10 +294,18 @@ RESPONSES = Table(
         Column("sample_index", "INT", "which of the samples of one prompt"),
         Column("temperature", "DOUBLE", "sampling temperature"),
         Column("text", "STRING", "the answer", nullable=True),
+        Column(
+            "logprob",
+            "DOUBLE",
+            "log-probability of the text under the model, nats, where that was asked for",
+            nullable=True,
+        ),
         *_OUTCOME,
     ),
     checks={**_OUTCOME_CHECKS, "ok_has_text": "status = 'error' OR text IS NOT NULL"},
     partitioned_by=("run_id", "round"),
+    version=2,
+    added={2: ("logprob",)},
 )
 
 PROMPT_SCREENINGS = Table(

@@ -74,6 +74,8 @@ class OpenAIGenerator:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _ask(self, request: GenerationRequest) -> GenerationOutcome:
+        if request.scored_tokens:
+            return failed(request, "refused", "a chat endpoint gives no likelihood of a given answer")
         began, problem = time.monotonic(), ""
         for attempt in range(self._attempts):
             try:

@@ -19,12 +19,20 @@ def failed(
     )
 
 
+def scored(request: GenerationRequest, logprob: float, seconds: float) -> GenerationOutcome:
+    """The outcome of a request for the log-probability of a given answer."""
+    given = request.scored_tokens
+    prompt = len(request.token_ids) - given
+    return GenerationOutcome(request.request_id, "", "stop", prompt, given, seconds, logprob=logprob)
+
+
 def too_long(request: GenerationRequest, max_model_len: int) -> GenerationOutcome | None:
     """The outcome of a request whose prompt and answer together exceed the engine's length, else None.
 
     vLLM would shorten `max_tokens` without a word (`get_max_tokens`); a row that asks for more than fits is refused.
     """
-    if len(request.token_ids) + request.max_tokens <= max_model_len:
+    # To score a given answer, vLLM generates a token that no one reads.
+    if len(request.token_ids) + (request.max_tokens or 1) <= max_model_len:
         return None
     return failed(
         request,

@@ -68,6 +68,8 @@ class GenerationRequest:
         adapter: the adapter to use, or None for the base.
         temperature, top_p, max_tokens, stop: sampling parameters; temperature 0 is greedy.
         seed: in [0, 2**63).
+        scored_tokens: 0 asks for an answer; else the last so many of `token_ids` are a given answer, and what is asked
+            is its log-probability; `max_tokens` is 0 then.
         messages: (role, content) pairs, for endpoints that take text and hide their tokens; others ignore them.
     """
 
@@ -80,6 +82,7 @@ class GenerationRequest:
     seed: int
     stop: tuple[str, ...] = ()
     messages: tuple[tuple[str, str], ...] = ()
+    scored_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +90,11 @@ class GenerationOutcome:
     """What became of one request: an answer, or the row's own fault.
 
     Attributes:
-        text: the answer without the end-of-turn token; None when `error_kind` is set.
+        text: the answer without the end-of-turn token; None when `error_kind` is set, empty for a given answer.
         finish_reason: `stop` or `length`; None when `error_kind` is set.
         prompt_tokens, completion_tokens: counts.
         seconds: from sending to the last token.
+        logprob: of a given answer, the sum over its tokens, in nats, at temperature 1; else None.
         error_kind, error: why there is no answer, and the server's words, shortened to 500 characters.
     """
 
@@ -102,6 +106,7 @@ class GenerationOutcome:
     seconds: float
     error_kind: RowErrorKind | None = None
     error: str | None = None
+    logprob: float | None = None
 
 
 class Generator(Protocol):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from pipelines.engines.outcomes import too_long
+from pipelines.engines.outcomes import scored, too_long
 from pipelines.engines.protocol import GenerationOutcome, GenerationRequest, GeneratorSpec
 from pipelines.errors import ConfigError
 
@@ -96,6 +96,10 @@ class ScriptedGenerator:
             yield too_long(request, self._max_model_len) or self._answer(request)
 
     def _answer(self, request: GenerationRequest) -> GenerationOutcome:
+        if request.scored_tokens:
+            source = random.Random(f"{request.token_ids}:{request.adapter}")
+            given = -sum(source.expovariate(1.0) for _ in range(request.scored_tokens))
+            return scored(request, given, self._delay)
         answer = self._script(request)
         if isinstance(answer, GenerationOutcome):
             return answer

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from pipelines.engines.launch import has_gpu
-from pipelines.engines.outcomes import too_long
+from pipelines.engines.outcomes import scored, too_long
 from pipelines.engines.protocol import Adapter, GenerationOutcome, GenerationRequest, GeneratorSpec
 from pipelines.errors import ConfigError
 
@@ -77,14 +77,31 @@ class TransformersGenerator:
                 yield from self._decode([item for item in fitting if item.adapter == adapter], adapter)
 
     def _decode(self, batch: list[GenerationRequest], adapter: str | None) -> list[GenerationOutcome]:
-        began = time.monotonic()
         if adapter is not None:
             self._model.set_adapter(self._modules[adapter])
         elif self._adapters:
             with self._model.disable_adapter():
-                rows = self._sample(batch)
-                return [row.outcome(self._tokenizer, time.monotonic() - began) for row in rows]
-        return [row.outcome(self._tokenizer, time.monotonic() - began) for row in self._sample(batch)]
+                return self._answer(batch)
+        return self._answer(batch)
+
+    def _answer(self, batch: list[GenerationRequest]) -> list[GenerationOutcome]:
+        began = time.monotonic()
+        given = [request for request in batch if request.scored_tokens]
+        asked = [request for request in batch if not request.scored_tokens]
+        scores = [self._logprob(request) for request in given]
+        rows = self._sample(asked) if asked else []
+        seconds = time.monotonic() - began
+        return [
+            *(scored(request, score, seconds) for request, score in zip(given, scores, strict=True)),
+            *(row.outcome(self._tokenizer, seconds) for row in rows),
+        ]
+
+    @torch.inference_mode()
+    def _logprob(self, request: GenerationRequest) -> float:
+        tokens = torch.tensor([request.token_ids], device=self._device)
+        logits = self._model(input_ids=tokens).logits[0, -request.scored_tokens - 1 : -1].float()
+        given = tokens[0, -request.scored_tokens :, None]
+        return float(logits.log_softmax(-1).gather(-1, given).double().sum())
 
     @torch.inference_mode()
     def _sample(self, batch: list[GenerationRequest]) -> list["_Row"]:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 
 from pipelines.engines.homes import EngineDirectory
 from pipelines.engines.host import Lease
-from pipelines.engines.outcomes import failed, too_long
+from pipelines.engines.outcomes import failed, scored, too_long
 from pipelines.engines.protocol import Adapter, GenerationOutcome, GenerationRequest, GeneratorSpec
 from pipelines.engines.session import EngineSession, Reply
 from pipelines.errors import ConfigError, EngineError
@@ -195,6 +195,13 @@ def _read(request: GenerationRequest, reply: Reply) -> GenerationOutcome | None:
         choice, usage = reply.body["choices"][0], reply.body["usage"]
         text, reason = choice["text"], choice["finish_reason"]
         tokens, prompt = int(usage["completion_tokens"]), int(usage["prompt_tokens"])
+        if request.scored_tokens:
+            given = list(zip(request.token_ids, choice["prompt_logprobs"], strict=True))[
+                -request.scored_tokens :
+            ]
+            return scored(
+                request, sum(float(chances[str(token)]["logprob"]) for token, chances in given), reply.seconds
+            )
     except (KeyError, IndexError, TypeError, ValueError):
         return None
     if not isinstance(text, str) or reason not in ("stop", "length"):

@@ -1,21 +1,31 @@
 """Evaluate (paper §3): both new models on frozen held-out sets, before the next round."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
+from pipelines.engines.protocol import GenerationOutcome
+from pipelines.lakehouse import local_frame
 from pipelines.step import GenerationStep, Inputs
 from pipelines.steps import attack, respond
-from pipelines.steps.common import target_messages
+from pipelines.steps.common import messages, target_messages
+from schemas.manifests import parse_messages
+
+INSTRUCTIONS = "instructions"  # the suite of ordinary questions with a reference answer
+
+
+def _held_out(inputs: Inputs) -> DataFrame:
+    data = inputs.context.config.data
+    chosen = (F.col("dataset") == (data.suites or "")) & (F.col("split") == data.split)
+    return inputs["evaluation_prompts"].where(chosen)
 
 
 def suite_prompts(inputs: Inputs) -> DataFrame:
     """The held-out prompts that are asked: the same in every round and for every seed."""
     data = inputs.context.config.data
-    prompts = inputs["evaluation_prompts"].where(
-        (F.col("dataset") == (data.suites or ""))
-        & (F.col("split") == data.split)
-        & (F.col("suite") != "instructions")
-    )
+    prompts = _held_out(inputs).where(F.col("suite") != INSTRUCTIONS)
     if data.suite_limit:
         # In order of the digest, which no one chose; seen and unseen styles are counted apart.
         turn = Window.partitionBy("suite", "seen_style").orderBy("text_sha256")
@@ -25,7 +35,18 @@ def suite_prompts(inputs: Inputs) -> DataFrame:
     return prompts
 
 
-def _asked_once(inputs: Inputs) -> list[Column]:
+def _of_a_held_out_prompt() -> list[Column]:
+    """The plan's columns that say where a held-out prompt stands in the lineage."""
+    return [
+        F.array("text_sha256").alias("parent_ids"),
+        F.col("text_sha256").alias("primary_parent"),
+        F.array().cast("array<string>").alias("root_seed_ids"),
+        F.lit(0).alias("depth"),
+        *map(F.col, ("suite", "category", "style")),
+    ]
+
+
+def _asked_once(inputs: Inputs, max_tokens: int | None = None) -> list[Column]:
     """The plan's columns that say how an evaluation asks for `text`: once, without preamble, as configured."""
     evaluate = inputs.context.config.evaluate
     return [
@@ -33,7 +54,7 @@ def _asked_once(inputs: Inputs) -> list[Column]:
         F.lit(False).alias("preamble"),
         F.lit(evaluate.temperature).alias("temperature"),
         F.lit(1.0).alias("top_p"),
-        F.lit(evaluate.max_tokens).alias("max_tokens"),
+        F.lit(evaluate.max_tokens if max_tokens is None else max_tokens).alias("max_tokens"),
         F.lit(0).alias("sample_index"),
     ]
 
@@ -43,14 +64,22 @@ def plan_target(inputs: Inputs) -> DataFrame:
     return suite_prompts(inputs).select(
         F.lit(inputs.context.checkpoints["target"]).cast("string").alias("checkpoint_id"),
         target_messages(inputs, F.col("text")).alias("messages"),
-        F.array("text_sha256").alias("parent_ids"),
-        F.col("text_sha256").alias("primary_parent"),
-        F.array().cast("array<string>").alias("root_seed_ids"),
-        F.lit(0).alias("depth"),
-        "suite",
-        "category",
-        "style",
+        *_of_a_held_out_prompt(),
         *_asked_once(inputs),
+    )
+
+
+def plan_reference(inputs: Inputs) -> DataFrame:
+    """How likely the target in force finds the reference answers to ordinary questions: what it has not forgotten."""
+    asked = _held_out(inputs).where((F.col("suite") == INSTRUCTIONS) & F.col("reference").isNotNull())
+    system = inputs.context.config.system
+    first = [(F.lit("system"), F.lit(system))] if system else []
+    turns = [*first, (F.lit("user"), F.col("text")), (F.lit("assistant"), F.col("reference"))]
+    return asked.select(
+        F.lit(inputs.context.checkpoints["target"]).cast("string").alias("checkpoint_id"),
+        messages(*turns).alias("messages"),
+        *_of_a_held_out_prompt(),
+        *_asked_once(inputs, max_tokens=0),
     )
 
 
@@ -78,14 +107,27 @@ def plan_adversary(inputs: Inputs) -> DataFrame:
 
 
 def plan_attack(inputs: Inputs) -> DataFrame:
-    """What that adversary wrote, asked of the frozen warm start and of the target in force."""
+    """What that adversary wrote, asked of the frozen warm start and of the target in force.
+
+    With `evaluate.crossed`, the last round also asks what is missing of the table of every adversary against every
+    target.
+    """
     context = inputs.context
-    opponents = sorted({context.first_checkpoints["target"] or "", context.checkpoints["target"] or ""})
-    written = inputs.this_round("adversarial_prompts").where("step = 'evaluate_adversary' AND status = 'ok'")
-    asked = context.spark.createDataFrame([(name or None,) for name in opponents], "checkpoint_id string")
+    now = context.round
+    cells = {(now, 0), (now, now)}
+    if context.config.evaluate.crossed and context.is_last:
+        every = {(adversary, target) for adversary in range(now + 1) for target in range(now + 1)}
+        cells |= {(a, t) for a, t in every if a == now or t not in (0, a)}
+    pairs = {(adversary, context.targets[target]) for adversary, target in cells}
+    asked = local_frame(
+        context.spark,
+        [{"round": adversary, "checkpoint_id": checkpoint} for adversary, checkpoint in pairs],
+        "round int, checkpoint_id string",
+    )
+    written = inputs["adversarial_prompts"].where("step = 'evaluate_adversary' AND status = 'ok'")
     return (
         written.drop("checkpoint_id")
-        .crossJoin(asked)
+        .join(F.broadcast(asked), on="round", how="inner")
         .select(
             "checkpoint_id",
             target_messages(inputs, F.col("text")).alias("messages"),
@@ -110,6 +152,26 @@ EVALUATE_TARGET = GenerationStep(
     role="target",
     plan=plan_target,
     outcome=respond.outcome,
+)
+
+
+def reference_outcome(request: Mapping[str, Any], answer: GenerationOutcome) -> dict[str, Any]:
+    """The reference answer beside its log-probability."""
+    row = respond.outcome(request, answer)
+    if answer.error_kind is None:
+        row["text"] = parse_messages(request["messages"], answered=True)[-1]["content"]
+    return row
+
+
+EVALUATE_REFERENCE = GenerationStep(
+    name="evaluate_reference",
+    reads=("evaluation_prompts",),
+    writes="responses",
+    section="§3: what the target has not forgotten, by the likelihood of reference answers",
+    gpu=True,
+    role="target",
+    plan=plan_reference,
+    outcome=reference_outcome,
 )
 
 EVALUATE_ADVERSARY = GenerationStep(

@@ -7,6 +7,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.engines.protocol import GenerationOutcome
+from pipelines.lakehouse import local_frame
 from pipelines.step import GenerationStep, Inputs
 from pipelines.steps.attack import attack_pool
 from pipelines.steps.common import draw, lot, target_messages, union
@@ -44,8 +45,12 @@ def _requests(
 ) -> DataFrame:
     config = inputs.context.config
     words = config.respond.context_distillation.preamble if preamble else None
-    samples = inputs.context.spark.createDataFrame(
-        [(first + index, float(value)) for index, value in enumerate(temperatures)],
+    samples = local_frame(
+        inputs.context.spark,
+        [
+            {"sample_index": first + index, "temperature": float(value)}
+            for index, value in enumerate(temperatures)
+        ],
         "sample_index int, temperature double",
     )
     return prompts.crossJoin(samples).select(
@@ -77,6 +82,7 @@ def outcome(request: Mapping[str, Any], answer: GenerationOutcome) -> dict[str, 
         "sample_index": int(request["sample_index"]),
         "temperature": float(request["temperature"]),
         "text": None if answer.text is None else answer.text.replace("\x00", ""),
+        "logprob": answer.logprob,
     }
 
 

@@ -63,7 +63,7 @@ def _attack_verdicts(inputs: Inputs) -> DataFrame:
 
 
 def _evaluation_verdicts(inputs: Inputs) -> DataFrame:
-    answers = inputs.this_round("responses")
+    answers = inputs.this_round("responses").where("logprob IS NULL")  # a reference answer is no one's answer
     judges = [name for name in inputs.context.scorers if name not in REWARD_MODELS]
     evaluated = verdicts(
         inputs, answers.where("purpose = 'evaluation'"), [*REWARD_MODELS, *judges], "evaluate_score"

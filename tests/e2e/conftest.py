@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests import tiny
+
 ROOT = Path(__file__).parents[2]
 # Nothing here is about quality: sets and settings are as small as the gates allow.
 SMALL = {
@@ -49,6 +51,16 @@ SMALL = {
     "gates.parameters.min_own_target": 0.0,
     "gates.parameters.min_own_adversary": 0.0,
     "gates.parameters.min_labels": 8,
+}
+
+
+# The same without a model that can speak: answers by script, and the trainers learn on tiny random models.
+SCRIPTED = {
+    "engine.backend": "scripted",
+    "attack.sampling.max_tokens": 12,
+    "respond.sampling.max_tokens": 12,
+    "gates.parameters.min_ok": 0.0,
+    "gates.parameters.max_repeated": 1.0,
 }
 
 
@@ -104,3 +116,15 @@ def mart(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Mart]:
         )
 
     return make
+
+
+@pytest.fixture(scope="session")
+def scripted(mart: Callable[..., Mart], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Mart]:
+    """Makes a `Mart` whose answers come from a script and whose models are tiny, with further settings."""
+    folder = tmp_path_factory.mktemp("models")
+    models = {
+        "model": str(tiny.llama(folder / "llama", positions=512)),
+        "reward_models.safety.base": str(tiny.bert(folder / "bert")),
+        "reward_models.helpfulness.base": str(folder / "bert"),
+    }
+    return lambda **settings: mart(**SCRIPTED, **models, **settings)

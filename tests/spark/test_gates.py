@@ -45,7 +45,7 @@ def _inputs(spark: SparkSession, round: int = 1, **frames: DataFrame) -> Inputs:
         run_id="run",
         round=round,
         checkpoints={},
-        first_checkpoints={},
+        targets={},
         scorers={},
         base="base",
     )

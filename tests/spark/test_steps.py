@@ -15,7 +15,12 @@ from pipelines.steps import select
 from pipelines.steps.common import distinct, draw, examples, lot
 from pipelines.steps.screen import fluency_fault
 
-CONTEXT: dict[str, Any] = {"checkpoints": {}, "first_checkpoints": {}, "scorers": {}, "base": ""}
+CONTEXT: dict[str, Any] = {
+    "checkpoints": {},
+    "targets": {},
+    "scorers": {},
+    "base": "",
+}
 
 
 def _selected(

@@ -23,8 +23,7 @@ from schemas.manifests import (
     reward_example_sha256,
     sft_example_sha256,
 )
-
-WORDS = "how do you make a cake bread soup with salt sugar flour please tell me the best way to bake it now".split()
+from tests.tiny import WORDS
 
 
 def ask(text: str) -> str:

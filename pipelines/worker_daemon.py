@@ -1,0 +1,28 @@
+"""The process that Spark forks its Python workers from, with the slow imports of our steps done before it forks.
+
+A worker lives for a minute without work, so that nearly every step starts new ones; each of them took ten to twenty
+seconds to import pandas, torch and transformers. Spark's setting `spark.python.daemon.module` names this module.
+"""
+
+import contextlib
+import os
+import sys
+
+from pyspark.daemon import manager
+
+if __name__ == "__main__":
+    # Spark reads a port from the standard output: what an import prints must not get there.
+    protocol = os.dup(1)
+    os.dup2(2, 1)
+    import pyspark.sql.pandas.serializers  # noqa: F401  (pandas and pyarrow, which every frame needs)
+
+    with contextlib.suppress(ImportError):  # without an engine's packages, frames are computed all the same
+        import torch  # noqa: F401
+        import transformers.models.auto  # noqa: F401
+
+        import pipelines.engines.scorers
+        import pipelines.generation  # noqa: F401
+    sys.stdout.flush()
+    os.dup2(protocol, 1)
+    os.close(protocol)
+    manager()
