@@ -6,7 +6,7 @@ several chunks are in flight, so that a kill costs a chunk and the tail of one h
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -50,17 +50,14 @@ class Ask:
 
 def write_requests(
     lakehouse: Lakehouse, step: GenerationStep, plan: DataFrame, ids: Mapping[str, Any]
-) -> int:
-    """Render a plan, give each row its id and seed, and commit all requests of the step at once.
+) -> None:
+    """Render a plan, give each row its id and seed, and commit all requests of the step at once, once and for all.
 
     Args:
         lakehouse: the tables.
         step: the step that asks.
         plan: rows with `PLAN_COLUMNS`.
         ids: run_id, round, base (a directory), chunk_rows and partitions.
-
-    Returns:
-        The number of requests.
     """
     run_id, round, base = ids["run_id"], ids["round"], ids["base"]
     name, role = step.name, step.role
@@ -100,8 +97,7 @@ def write_requests(
     numbered = rendered.withColumn(
         "chunk", F.floor((F.row_number().over(turn) - 1) / F.lit(ids["chunk_rows"])).cast("int")
     )
-    lakehouse.replace("requests", numbered, {"run_id": run_id, "round": round, "step": name})
-    return lakehouse.read("requests").where(_of_step(ids, name)).count()
+    lakehouse.append("requests", numbered, once=digest([run_id, round, name, "requests"]))
 
 
 def rendered_input(tokenizer: Tokenizer, messages: str) -> tuple[list[int], int]:
@@ -135,15 +131,59 @@ def _of_step(ids: Mapping[str, Any], step: str) -> Any:
     return (F.col("run_id") == ids["run_id"]) & (F.col("round") == ids["round"]) & (F.col("step") == step)
 
 
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """How far a chunk of a step's requests has come.
+
+    Attributes:
+        number: the chunk.
+        requests: its requests.
+        left: those without an outcome.
+        checkpoints: ids of the checkpoints they are for, without the bare base.
+    """
+
+    number: int
+    requests: int
+    left: int
+    checkpoints: frozenset[str]
+
+
+def chunks_of(lakehouse: Lakehouse, step: GenerationStep, ids: Mapping[str, Any]) -> list[Chunk]:
+    """The chunks of a step that was planned, none of one that was not; one query."""
+    requests = lakehouse.read("requests").where(_of_step(ids, step.name))
+    done = lakehouse.read(step.writes).where(_of_step(ids, step.name))
+    rows = (
+        requests.select("request_id", "chunk", "checkpoint_id")
+        .join(done.select("request_id", F.lit(1).alias("done")), on="request_id", how="left")
+        .groupBy("chunk")
+        .agg(
+            F.count("*").alias("requests"),
+            F.count_if(F.col("done").isNull()).alias("left"),
+            F.collect_set("checkpoint_id").alias("checkpoints"),
+        )
+        .collect()
+    )
+    found = [Chunk(row["chunk"], row["requests"], row["left"], frozenset(row["checkpoints"])) for row in rows]
+    return sorted(found, key=lambda chunk: chunk.number)
+
+
 def ask_all(
     lakehouse: Lakehouse,
     step: GenerationStep,
     ask: Ask,
     ids: Mapping[str, Any],
+    found: Sequence[Chunk],
     chunks_in_flight: int,
-    partitions: int,
 ) -> float:
     """Ask for every request of the step that has no outcome yet, chunk by chunk.
+
+    Args:
+        lakehouse: the tables.
+        step: the step that asks.
+        ask: what a task needs.
+        ids: as `write_requests` has them.
+        found: from `chunks_of`.
+        chunks_in_flight: chunks asked at a time.
 
     Returns:
         Seconds in which a chunk was in flight.
@@ -152,9 +192,7 @@ def ask_all(
         Exception: of the first chunk that failed; chunks committed by then stay.
     """
     requests = lakehouse.read("requests").where(_of_step(ids, step.name))
-    done = lakehouse.read(step.writes).where(_of_step(ids, step.name)).select("request_id")
-    left = requests.join(done, on="request_id", how="left_anti").groupBy("chunk").count().collect()
-    chunks = sorted((int(row["chunk"]), int(row["count"])) for row in left)
+    chunks = [(chunk.number, chunk.left) for chunk in found if chunk.left]
     if not chunks:
         return 0.0
     schema = ", ".join(
@@ -166,7 +204,7 @@ def ask_all(
     started = time.monotonic()
 
     def one(chunk: int) -> None:
-        rows = requests.where(F.col("chunk") == chunk).repartition(partitions, "request_id")
+        rows = requests.where(F.col("chunk") == chunk).repartition(ids["partitions"], "request_id")
         answered = rows.mapInPandas(run, schema)
         once = digest([ids["run_id"], ids["round"], step.name, step.writes, chunk])
         lakehouse.append(step.writes, answered, once=once)

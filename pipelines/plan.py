@@ -62,8 +62,8 @@ ROUND: tuple[Step, ...] = (
     TRAIN_TARGET,
 )
 EVALUATION: tuple[Step, ...] = (
-    EVALUATE_TARGET,
     EVALUATE_REFERENCE,
+    EVALUATE_TARGET,
     EVALUATE_ADVERSARY,
     EVALUATE_ATTACK,
     EVALUATE_SCORE,
@@ -93,7 +93,7 @@ def steps_of(config: RunConfig, round: int) -> tuple[Step, ...]:
     if config.data.suites is None:
         left_out |= {"evaluate_target", "evaluate_reference"}
     if config.engine.backend == "openai":
-        left_out.add("evaluate_reference")  # a chat endpoint tells no likelihood of a given answer
+        left_out.add("evaluate_reference")  # a hosted model is not here to be asked
     if not config.evaluate.adversary_prompts:
         left_out |= {"evaluate_adversary", "evaluate_attack"}
     body = (*BOOTSTRAP, *EVALUATION) if round == 0 else (*ROUND, *EVALUATION)

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from pipelines.config import RunConfig
 from pipelines.engines.protocol import Adapter, GeneratorSpec, ScorerSpec
 from pipelines.errors import ConfigError, GateBlocked, MartError
 from pipelines.gates import CheckResult, gate_batch, load_suites, run_gate, sentence
-from pipelines.generation import Ask, ask_all, write_requests
+from pipelines.generation import Ask, ask_all, chunks_of, write_requests
 from pipelines.history import History, now
 from pipelines.lakehouse import Lakehouse
 from pipelines.models import LocalModel, local_model
@@ -98,6 +98,7 @@ class Runner:
         self.single_step = single_step
         self._alive = ExitStack()
         self._engine_up = False
+        self._keeping = False
         self.trainers = Trainers()
         self._checkpoints: dict[str, dict[str, Any]] = {}
 
@@ -323,19 +324,21 @@ class Runner:
             "round": context.round,
             "base": self.base.path,
             "chunk_rows": self.config.engine.chunk_rows,
-            "partitions": self.config.engine.partitions,
+            "partitions": 1 if step.by_reference else self.config.engine.partitions,
         }
         scope = {"run_id": self.run_id, "round": context.round, "step": step.name}
-        asked = self._written("requests", scope).count()
-        if not asked:  # all requests are one commit: there are all or none
-            asked = write_requests(self.lakehouse, step, step.plan(inputs), ids)
-        self._start_engine()
-        names = self._written("requests", scope).select("checkpoint_id").distinct().collect()
-        adapters = {row[0]: self._adapter(row[0]) for row in names if row[0]}
+        chunks = chunks_of(self.lakehouse, step, ids)
+        if not chunks:  # all requests are one commit: there are all or none
+            write_requests(self.lakehouse, step, step.plan(inputs), ids)
+            chunks = chunks_of(self.lakehouse, step, ids)
+        asked = sum(chunk.requests for chunk in chunks)
+        spec = self._engine_of(step)
+        names = sorted({name for chunk in chunks for name in chunk.checkpoints})
+        adapters = {name: self._adapter(name) for name in names}
         columns = tuple(name for name in BY_NAME[step.writes].names if name != "recorded_at")
-        ask = Ask(spec=self.generator_spec, adapters=adapters, outcome=step.outcome, columns=columns)
+        ask = Ask(spec=spec, adapters=adapters, outcome=step.outcome, columns=columns)
         counts.busy_seconds = ask_all(
-            self.lakehouse, step, ask, ids, self.config.engine.chunks_in_flight, self.config.engine.partitions
+            self.lakehouse, step, ask, ids, chunks, self.config.engine.chunks_in_flight
         )
         written = self._written(step.writes, scope)
         total = written.agg(
@@ -352,12 +355,32 @@ class Runner:
             )
         return written
 
+    def _engine_of(self, step: GenerationStep) -> GeneratorSpec:
+        """The engine that answers a step, started where it has to be."""
+        if step.by_reference and self.config.engine.backend == "vllm":
+            self._free_device()
+            return replace(self.generator_spec, backend="transformers")
+        self._start_engine()
+        return self.generator_spec
+
+    def _free_device(self) -> None:
+        """On a GPU the engine gives its memory back to who needs it next; a CPU has room for both."""
+        from pipelines.engines.launch import has_gpu
+
+        if self._engine_up and has_gpu():
+            from pipelines.engines.host import release_engine
+
+            release_engine(self.generator_spec)
+            self._engine_up = False
+
     def _start_engine(self) -> None:
         if self._engine_up or self.config.engine.backend != "vllm":
             return
         from pipelines.engines.host import ensure_engine, keep_alive
 
-        self._alive.enter_context(keep_alive(self.generator_spec))
+        if not self._keeping:
+            self._alive.enter_context(keep_alive(self.generator_spec))
+            self._keeping = True
         ensure_engine(self.generator_spec)
         self._engine_up = True
 
@@ -423,6 +446,7 @@ class Runner:
             settings=settings_for(self.config, step.role, warm=recipe["run_id"] == WARM_RUN),
             code_version=code_version(),
         )
+        self._free_device()
         version = versions["training_examples"]
         manifest, counts.busy_seconds = train(self.lakehouse, self.artifacts, self.trainers, order, version)
         row = checkpoint_row(self.artifacts, order, manifest, version, source)
@@ -462,7 +486,9 @@ class Runner:
             }
             for result in results
         ]
-        self.lakehouse.append_rows("quality_results", rows)
+        # Killed before its step is on record, an attempt is made again under the same number, with the same results.
+        once = digest([self.run_id, round, gate, attempt, "quality_results"])
+        self.lakehouse.append_rows("quality_results", rows, once=once)
 
     def _overrides(self, gate: str, round: int) -> set[str]:
         rows = self.lakehouse.read("gate_overrides").where(

@@ -17,8 +17,11 @@ if __name__ == "__main__":
     import pyspark.sql.pandas.serializers  # noqa: F401  (pandas and pyarrow, which every frame needs)
 
     with contextlib.suppress(ImportError):  # without an engine's packages, frames are computed all the same
+        import accelerate  # type: ignore[import-untyped]  # noqa: F401
         import torch  # noqa: F401
-        import transformers.models.auto  # noqa: F401
+        import transformers.modeling_utils
+        import transformers.models.auto.modeling_auto
+        import transformers.tokenization_utils_tokenizers  # noqa: F401
 
         import pipelines.engines.scorers
         import pipelines.generation  # noqa: F401

@@ -4,7 +4,14 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
-from transformers import BertConfig, BertModel, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+)
 
 WORDS = "how do you make a cake bread soup with salt sugar flour please tell me the best way to bake it now".split()
 CHATML = (
@@ -46,8 +53,8 @@ def llama(path: Path, positions: int = 256) -> Path:
     return path
 
 
-def bert(path: Path) -> Path:
-    """A random BERT of two layers with a pair template, as a directory."""
+def bert(path: Path, *, classifier: bool = False) -> Path:
+    """A random BERT of two layers with a pair template, as a directory; a finished reward model with a classifier's head."""
     trained = _train(Tokenizer(models.BPE(unk_token="[UNK]")), ["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
     trained.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
@@ -62,7 +69,8 @@ def bert(path: Path) -> Path:
     torch.manual_seed(0)
     config = BertConfig(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        max_position_embeddings=128,
+        max_position_embeddings=128, num_labels=1,
     )  # fmt: skip
-    BertModel(config).save_pretrained(path)
+    model = BertForSequenceClassification(config) if classifier else BertModel(config)
+    model.save_pretrained(path)
     return path

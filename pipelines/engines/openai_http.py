@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from pipelines.engines.outcomes import failed
+from pipelines.engines.outcomes import failed, no_likelihood
 from pipelines.engines.protocol import GenerationOutcome, GenerationRequest, GeneratorSpec
 from pipelines.errors import ConfigError, EngineError
 
@@ -74,8 +74,8 @@ class OpenAIGenerator:
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def _ask(self, request: GenerationRequest) -> GenerationOutcome:
-        if request.scored_tokens:
-            return failed(request, "refused", "a chat endpoint gives no likelihood of a given answer")
+        if (refusal := no_likelihood(request)) is not None:
+            return refusal
         began, problem = time.monotonic(), ""
         for attempt in range(self._attempts):
             try:

@@ -26,13 +26,19 @@ def scored(request: GenerationRequest, logprob: float, seconds: float) -> Genera
     return GenerationOutcome(request.request_id, "", "stop", prompt, given, seconds, logprob=logprob)
 
 
+def no_likelihood(request: GenerationRequest) -> GenerationOutcome | None:
+    """The outcome of a request for a likelihood where the engine gives none, else None."""
+    if not request.scored_tokens:
+        return None
+    return failed(request, "refused", "this engine gives no likelihood of a given answer; transformers does")
+
+
 def too_long(request: GenerationRequest, max_model_len: int) -> GenerationOutcome | None:
     """The outcome of a request whose prompt and answer together exceed the engine's length, else None.
 
     vLLM would shorten `max_tokens` without a word (`get_max_tokens`); a row that asks for more than fits is refused.
     """
-    # To score a given answer, vLLM generates a token that no one reads.
-    if len(request.token_ids) + (request.max_tokens or 1) <= max_model_len:
+    if len(request.token_ids) + request.max_tokens <= max_model_len:
         return None
     return failed(
         request,

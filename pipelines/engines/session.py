@@ -238,8 +238,6 @@ def _payload(request: GenerationRequest) -> bytes:
         "stop": list(request.stop),
         "skip_special_tokens": True,
     }
-    if request.scored_tokens:
-        body |= {"max_tokens": 1, "prompt_logprobs": 0}
     return json.dumps(body).encode()
 
 

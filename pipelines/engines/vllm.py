@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 
 from pipelines.engines.homes import EngineDirectory
 from pipelines.engines.host import Lease
-from pipelines.engines.outcomes import failed, scored, too_long
+from pipelines.engines.outcomes import failed, no_likelihood, too_long
 from pipelines.engines.protocol import Adapter, GenerationOutcome, GenerationRequest, GeneratorSpec
 from pipelines.engines.session import EngineSession, Reply
 from pipelines.errors import ConfigError, EngineError
@@ -135,7 +135,9 @@ class _Run:
 
     async def _serve(self, request: GenerationRequest) -> None:
         try:
-            outcome = too_long(request, self._max_model_len) or await self._ask(request)
+            outcome = (
+                no_likelihood(request) or too_long(request, self._max_model_len) or await self._ask(request)
+            )
             self._count_refusal(outcome)
         except Exception as error:  # noqa: BLE001 (the caller's thread raises it)
             self.results.put(error)
@@ -195,13 +197,6 @@ def _read(request: GenerationRequest, reply: Reply) -> GenerationOutcome | None:
         choice, usage = reply.body["choices"][0], reply.body["usage"]
         text, reason = choice["text"], choice["finish_reason"]
         tokens, prompt = int(usage["completion_tokens"]), int(usage["prompt_tokens"])
-        if request.scored_tokens:
-            given = list(zip(request.token_ids, choice["prompt_logprobs"], strict=True))[
-                -request.scored_tokens :
-            ]
-            return scored(
-                request, sum(float(chances[str(token)]["logprob"]) for token, chances in given), reply.seconds
-            )
     except (KeyError, IndexError, TypeError, ValueError):
         return None
     if not isinstance(text, str) or reason not in ("stop", "length"):

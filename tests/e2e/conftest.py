@@ -119,12 +119,18 @@ def mart(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Mart]:
 
 
 @pytest.fixture(scope="session")
-def scripted(mart: Callable[..., Mart], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Mart]:
+def scripted(
+    mart: Callable[..., Mart], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[dict[str, Any]], Mart]:
     """Makes a `Mart` whose answers come from a script and whose models are tiny, with further settings."""
     folder = tmp_path_factory.mktemp("models")
+    judge = str(tiny.bert(folder / "judge", classifier=True))
     models = {
         "model": str(tiny.llama(folder / "llama", positions=512)),
-        "reward_models.safety.base": str(tiny.bert(folder / "bert")),
-        "reward_models.helpfulness.base": str(folder / "bert"),
+        **{
+            f"reward_models.{aspect}.{key}": value
+            for aspect in ("safety", "helpfulness")
+            for key, value in {"base": judge, "dataset": None, "max_length": 128}.items()
+        },
     }
-    return lambda **settings: mart(**SCRIPTED, **models, **settings)
+    return lambda settings: mart(**{**SCRIPTED, **models, **settings})

@@ -1,0 +1,136 @@
+"""A run that is killed again and again ends with the tables of a run that is not; answers come from a script."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from pipelines.session import spark_session
+from schemas.tables import TABLES
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+
+# What the log shows when a kill is due, and who is killed. A killed trainer ends the run by itself, with code 4.
+KILLS = (
+    (r"import sandbox_seeds of", "driver"),
+    (r"round 1 attack: +[1-9]\d?%", "driver"),
+    (r"round 1 respond: +[1-9]\d?%", "driver"),
+    (r"training adversary of round 1", "driver"),
+    (r"training.loop: training: \d+ steps, from step 0", "trainer"),
+    (r"gate curated_target: .*0 failed", "driver"),
+)
+# One round of everything but what is trained or evaluated before it.
+SMALLEST = {
+    "rounds": 1,
+    "data.warm_start": None,
+    "data.suites": None,
+    "adversary.warm_pairs": 0,
+    "evaluate.adversary_prompts": 0,
+    "engine.options.delay_seconds": 0.05,
+    "engine.chunk_rows": 6,
+}
+
+
+def _text(log: Path) -> str:
+    return log.read_text(errors="replace")
+
+
+def _trainers(mark: str) -> Iterator[int]:
+    """Processes forked by the trainers' preload of the run whose environment holds the mark."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (folder / "environ").read_bytes().decode(errors="replace")
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            above = (folder.parent / str(parent) / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+        if mark in environment and "training.preload" in line and "training.preload" in above:
+            yield int(folder.name)
+
+
+def _killed_once(it: Any, number: int, when: str, who: str) -> int:
+    """Start the run, kill somebody when the log says so, and give the driver's exit code."""
+    log = it.folder.parent / f"log-{number}.txt"
+    with log.open("w") as stream:
+        driver = subprocess.Popen(
+            it.command(*it.run_words()),
+            env=it.environment(),
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+        try:
+            while not re.search(when, _text(log)):
+                assert driver.poll() is None, f"the run ended before {when!r}:\n{_text(log)[-4000:]}"
+                time.sleep(0.05)
+            if who == "trainer":
+                for process in _trainers(str(it.folder.parent)):
+                    os.kill(process, signal.SIGKILL)
+            else:
+                driver.send_signal(signal.SIGKILL)
+            return driver.wait(120)
+        finally:
+            driver.kill()
+
+
+@pytest.fixture(scope="module")
+def runs(scripted: Callable[..., Any]) -> tuple[Any, Any]:
+    """A run that nothing happened to, and one of the same settings that was killed six times."""
+    whole, killed = (scripted(SMALLEST) for _ in range(2))
+    whole(*whole.run_words())
+    codes = [_killed_once(killed, number, when, who) for number, (when, who) in enumerate(KILLS)]
+    assert codes == [4 if who == "trainer" else -signal.SIGKILL for _, who in KILLS]
+    killed(*killed.run_words())
+    return whole, killed
+
+
+@pytest.fixture(scope="module")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """A session to read the tables of both."""
+    session, ours = spark_session(tmp_path_factory.mktemp("spark"))
+    yield session
+    if ours:
+        session.stop()
+
+
+def _rows(spark: SparkSession, it: Any, table: Any) -> Counter[str]:
+    names = [column.name for column in table.columns if not column.volatile]
+    frame = spark.read.format("delta").load(str(it.folder / "tables" / table.name))
+    if table.name == "steps":  # a killed trainer is an attempt of its own, on record as one
+        names.remove("attempt")
+        frame = frame.where("state = 'done'")
+    if table.name == "quality_results":
+        names.remove("attempt")
+    return Counter(str(row) for row in frame.select(*names).collect())
+
+
+def test_all_tables_are_those_of_a_run_without_kills(runs: Any, spark: SparkSession) -> None:
+    whole, killed = runs
+    differing = {
+        table.name: [*(_rows(spark, whole, table) - _rows(spark, killed, table)), "|",
+                     *(_rows(spark, killed, table) - _rows(spark, whole, table))][:6]
+        for table in TABLES
+        if _rows(spark, whole, table) != _rows(spark, killed, table)
+    }  # fmt: skip
+    assert not differing
+
+
+def test_the_killed_run_proves_whole(runs: Any) -> None:
+    _, killed = runs
+    assert "holds" in killed("verify", "t").stdout.splitlines()[-1]
+
+
+def test_a_killed_trainer_is_on_record(runs: Any, spark: SparkSession) -> None:
+    _, killed = runs
+    steps = spark.read.format("delta").load(str(killed.folder / "tables" / "steps"))
+    failed = [row["error"] for row in steps.where("state = 'failed'").collect()]
+    assert len(failed) == 1 and "ended by signal or code -9" in failed[0]
