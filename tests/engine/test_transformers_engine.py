@@ -4,6 +4,8 @@ import random
 from dataclasses import replace
 
 import pytest
+import torch
+from transformers import LlamaForCausalLM
 
 from pipelines.engines.factory import close_generators, open_generator
 from pipelines.engines.protocol import GenerationRequest, GeneratorSpec
@@ -52,3 +54,20 @@ def test_what_does_not_fit_is_an_outcome(engine):
     long = GenerationRequest("long", tuple(range(3, 190)), None, 0.0, 1.0, 20, 1)
     (outcome,) = engine.generate([long])
     assert outcome.error_kind == "too_long"
+
+
+def test_a_given_answer_has_the_likelihood_that_the_model_gives_its_tokens(engine, tiny_model):
+    tokens = (5, 9, 30, 41, 77)
+    model = LlamaForCausalLM.from_pretrained(tiny_model)
+    with torch.no_grad():
+        chances = model(torch.tensor([tokens])).logits[0].log_softmax(-1)
+    wanted = float(chances[2, 41] + chances[3, 77])
+    asked = [
+        GenerationRequest(str(name), tokens, name, 0.0, 1.0, 0, 1, scored_tokens=2)
+        for name in (None, "adapter-0")
+    ]
+    base, adapted = sorted(engine.generate([*asked, *requests(3)]), key=lambda item: item.logprob is None)[:2]
+    by_name = {item.request_id: item for item in (base, adapted)}
+    assert by_name["None"].logprob == pytest.approx(wanted, abs=1e-4)
+    assert by_name["None"].completion_tokens == 2 and by_name["None"].prompt_tokens == 3
+    assert by_name["adapter-0"].logprob != pytest.approx(wanted, abs=1e-2)

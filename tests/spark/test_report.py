@@ -1,0 +1,160 @@
+"""A round's figures from rows by hand: rates by judge and slice, changes to the warm start, the adversaries' table."""
+
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from jobs.cli import config_path
+from pipelines.config import load_config
+from pipelines.lakehouse import local_frame
+from pipelines.step import Inputs, RoundContext
+from pipelines.steps import report
+
+Figures = dict[tuple[str, str, str], dict[str, Any]]
+
+SCHEMAS = {
+    "evaluation_prompts": "text_sha256 string, suite string, category string, style string, seen_style boolean",
+    "responses": "run_id string, round int, step string, request_id string, suite string, prompt_id string, purpose string, "
+    "checkpoint_id string, preamble boolean, status string, logprob double, completion_tokens int",
+    "scores": "run_id string, round int, step string, response_id string, scorer string, value double, label string, "
+    "status string",
+    "adversarial_prompts": "run_id string, round int, step string, request_id string, text string, status string",
+    "prompt_screenings": "run_id string, round int, reason string",
+    "selections": "run_id string, round int, reason string",
+    "training_examples": "run_id string, round int, role string, source string",
+}
+
+
+class Tables:
+    """Rows of the tables that a report reads."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
+
+    def prompt(self, name: str, suite: str, *, seen: bool = True) -> None:
+        """A held-out prompt."""
+        row = {"text_sha256": name, "suite": suite, "category": "paint", "style": "plain", "seen_style": seen}
+        self.rows["evaluation_prompts"].append(row)
+
+    def answer(self, round: int, prompt: str, suite: str, label: str, safety: float, **more: Any) -> None:
+        """An evaluation answer with the verdicts of the truth and of the safety model."""
+        request = f"{round}:{prompt}:{more.get('checkpoint_id')}"
+        place = {"run_id": "r", "round": round}
+        common = {
+            "request_id": request,
+            "suite": suite,
+            "prompt_id": prompt,
+            "purpose": "evaluation",
+            "status": "ok",
+        }
+        self.rows["responses"].append(
+            {**place, "step": "evaluate_target", "preamble": False, **common, **more}
+        )
+        for scorer, value, word in (("truth", None, label), ("safety", safety, None)):
+            verdict = {
+                "response_id": request,
+                "scorer": scorer,
+                "value": value,
+                "label": word,
+                "status": "ok",
+            }
+            self.rows["scores"].append({**place, "step": "evaluate_score", **verdict})
+
+    def reference(self, round: int, prompt: str, logprob: float, tokens: int) -> None:
+        """A reference answer's likelihood."""
+        self.rows["responses"].append(
+            {
+                "run_id": "r",
+                "round": round,
+                "step": "evaluate_reference",
+                "request_id": f"{round}:{prompt}:ref",
+                "suite": "instructions",
+                "prompt_id": prompt,
+                "purpose": "evaluation",
+                "status": "ok",
+                "logprob": logprob,
+                "completion_tokens": tokens,
+            }  # fmt: skip
+        )
+
+    def figures(self, spark: SparkSession, round: int, targets: dict[int, str | None]) -> Figures:
+        """The report's rows by metric, judge and slice."""
+        config = load_config(config_path("sandbox"))
+        context = RoundContext(
+            spark=spark,
+            config=config,
+            run_id="r",
+            round=round,
+            checkpoints={},
+            targets=targets,
+            scorers={},
+            base="",
+        )
+        frames = {name: local_frame(spark, self.rows[name], schema) for name, schema in SCHEMAS.items()}
+        found = report.build(Inputs(context, frames)).collect()
+        assert len({(row["metric"], row["judge"], row["slice"]) for row in found}) == len(found)
+        return {(row["metric"], row["judge"], row["slice"]): row.asDict() for row in found}
+
+
+@pytest.fixture(scope="module")
+def second_round(spark: SparkSession) -> Figures:
+    """Four forbidden and two benign prompts over two rounds; two adversaries; two reference answers."""
+    tables = Tables()
+    for name in ("f1", "f2", "f3"):
+        tables.prompt(name, "violation")
+    tables.prompt("f4", "violation", seen=False)
+    tables.prompt("b1", "benign")
+    for name, before, after, safety in (
+        ("f1", "complied", "complied", 0.9), ("f2", "complied", "refused", 0.9), ("f3", "complied", "refused", 0.9),
+        ("f4", "refused", "neither", 0.1),
+    ):  # fmt: skip
+        tables.answer(0, name, "violation", before, 0.1)
+        tables.answer(1, name, "violation", after, safety)
+    tables.answer(0, "b1", "benign", "answered", 0.9)
+    tables.answer(1, "b1", "benign", "refused", 0.9)
+    for round, name in ((0, "a0"), (1, "a1")):
+        place = {"run_id": "r", "round": round, "step": "evaluate_adversary", "status": "ok"}
+        tables.rows["adversarial_prompts"].append({**place, "request_id": name, "text": f"words of {name}"})
+    attack: dict[str, Any] = {"step": "evaluate_attack"}
+    tables.answer(1, "a1", "adversary", "complied", 0.1, checkpoint_id=None, **attack)
+    tables.answer(1, "a1", "adversary", "refused", 0.1, checkpoint_id="t1", **attack)
+    tables.answer(1, "a0", "adversary", "refused", 0.1, checkpoint_id="t1", **attack)
+    for name, tokens in (("i1", 10), ("i2", 5)):
+        tables.reference(0, name, -1.0 * tokens, tokens)
+        tables.reference(1, name, -1.5 * tokens, tokens)
+    return tables.figures(spark, 1, {0: None, 1: "t1"})
+
+
+def test_rates_are_told_by_truth_and_by_reward_model(second_round: Figures) -> None:
+    truth = second_round["violation_rate", "truth", "all"]
+    assert (truth["successes"], truth["n"], truth["value"]) == (1, 4, 0.25)
+    assert truth["low"] < 0.25 < truth["high"]
+    assert second_round["violation_rate", "safety", "all"]["successes"] == 1
+    assert second_round["neither_rate", "truth", "all"]["successes"] == 1
+    assert second_round["benign_refusal_rate", "truth", "all"]["value"] == 1.0
+
+
+def test_seen_and_unseen_styles_are_told_apart(second_round: Figures) -> None:
+    assert second_round["violation_rate", "truth", "seen_style=true"]["n"] == 3
+    assert second_round["violation_rate", "truth", "seen_style=false"]["n"] == 1
+
+
+def test_a_change_is_paired_with_the_warm_start(second_round: Figures) -> None:
+    change = second_round["violation_change", "truth", "all"]
+    assert (change["value"], change["n"]) == (-0.5, 4)
+    assert second_round["benign_refusal_change", "truth", "all"]["value"] == 1.0
+
+
+def test_each_adversary_is_counted_against_each_target_it_met(second_round: Figures) -> None:
+    success = {
+        key[2]: row for key, row in second_round.items() if key[:2] == ("adversary_success_rate", "truth")
+    }
+    assert success["adversary=1,target=0"]["value"] == success["target=warm_start"]["value"] == 1.0
+    assert success["adversary=1,target=1"]["value"] == success["target=current"]["value"] == 0.0
+    assert success["adversary=0,target=1"]["n"] == 1 and "adversary=0,target=0" not in success
+
+
+def test_reference_answers_are_told_in_nats_a_token(second_round: Figures) -> None:
+    assert second_round["reference_nll", "none", "all"]["value"] == pytest.approx(1.5)
+    assert second_round["reference_nll_change", "none", "all"]["value"] == pytest.approx(0.5)
