@@ -75,7 +75,7 @@ class Tables:
                 "status": "ok",
                 "logprob": logprob,
                 "completion_tokens": tokens,
-            }  # fmt: skip
+            }
         )
 
     def figures(self, spark: SparkSession, round: int, targets: dict[int, str | None]) -> Figures:
