@@ -42,7 +42,14 @@ def run_all(place: Place, config: RunConfig, run_id: str, fork: tuple[str, int] 
     with _ended_by_terminate(), _held(lease):
         import_data(place, config)
         with contextlib.closing(
-            Runner(place.lakehouse, place.artifacts, config, run_id, check_lease=lease.check)
+            Runner(
+                place.lakehouse,
+                place.artifacts,
+                config,
+                run_id,
+                check_lease=lease.check,
+                tracking_uri=place.tracking_uri,
+            )
         ) as runner:
             for round in range(config.rounds + 1):
                 runner.run_round(round)
@@ -101,7 +108,14 @@ def run_one(place: Place, config: RunConfig, options: argparse.Namespace) -> Non
     lease.acquire(renew=False)
     try:
         with contextlib.closing(
-            Runner(lakehouse, place.artifacts, config, run_id, single_step=True)
+            Runner(
+                lakehouse,
+                place.artifacts,
+                config,
+                run_id,
+                single_step=True,
+                tracking_uri=place.tracking_uri,
+            )
         ) as runner:
             round = resolve_round(runner, config, options.round)
             if options.name in [step.name for step in steps_of(config, round)]:

@@ -22,6 +22,16 @@ class Place:
     artifacts: Artifacts
     folder: Path | None
 
+    @property
+    def tracking_uri(self) -> str:
+        """Where trainers log to MLflow: what `MLFLOW_TRACKING_URI` says (empty for nowhere), the platform's own server,
+        or a SQLite file beside the tables."""
+        if (wish := os.environ.get("MLFLOW_TRACKING_URI")) is not None:
+            return wish
+        if "DATABRICKS_RUNTIME_VERSION" in os.environ:
+            return "databricks"
+        return f"sqlite:///{self.folder / 'mlflow.db'}" if self.folder else ""
+
 
 @contextmanager
 def open_place(options: argparse.Namespace, *, create: bool = False, views: bool = False) -> Iterator[Place]:

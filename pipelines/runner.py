@@ -73,6 +73,7 @@ class Runner:
         run_id: the run, which `begin` has made.
         home: host-local folder for engines' sockets and locks; the system's when None.
         single_step: this process runs one step, so that nothing is made ready for the next.
+        tracking_uri: where trainers log to MLflow; empty for nowhere.
         check_lease: called between steps; raises when the run was taken over.
     """
 
@@ -86,6 +87,7 @@ class Runner:
         home: str = "",
         check_lease: Any = lambda: None,
         single_step: bool = False,
+        tracking_uri: str = "",
     ) -> None:
         self.lakehouse = lakehouse
         self.artifacts = artifacts
@@ -99,7 +101,7 @@ class Runner:
         self._alive = ExitStack()
         self._engine_up = False
         self._keeping = False
-        self.trainers = Trainers()
+        self.trainers = Trainers(tracking_uri)
         self._checkpoints: dict[str, dict[str, Any]] = {}
 
     def close(self, *, stop_engine: bool = True) -> None:

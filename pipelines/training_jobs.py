@@ -39,7 +39,6 @@ from schemas.manifests import (
     TrainingJob,
     reward_example_sha256,
     sft_example_sha256,
-    weights_sha256,
 )
 
 log = logging.getLogger(__name__)
@@ -256,9 +255,13 @@ class Trainers:
     """Where trainers come from: one process that has done their imports, and forks one for each job.
 
     It is started when a training set is being made, so that the imports are over when the set is there.
+
+    Args:
+        tracking_uri: where trainers log to MLflow; empty for nowhere.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, tracking_uri: str = "") -> None:
+        self._tracking_uri = tracking_uri
         self._process: subprocess.Popen[str] | None = None
 
     def start(self) -> None:
@@ -271,7 +274,11 @@ class Trainers:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
-                env={**os.environ, "MART_PARENT": str(os.getpid())},
+                env={
+                    **os.environ,
+                    "MART_PARENT": str(os.getpid()),
+                    "MLFLOW_TRACKING_URI": self._tracking_uri,
+                },
             )
 
     def run(self, kind: str, manifest: Path) -> int:
@@ -310,10 +317,7 @@ def prove_checkpoint(folder: Path) -> CheckpointManifest:
         ) from None
     except (ValidationError, json.JSONDecodeError) as error:
         raise IntegrityError(f"{folder / CHECKPOINT_FILE} is no checkpoint manifest: {error}") from None
-    wrong = [difference for entry in manifest.files if (difference := entry.difference(folder))]
-    if not wrong and (found := weights_sha256(folder)) != manifest.weights_sha256:
-        wrong = [f"{folder} has tensors {found}, its manifest says {manifest.weights_sha256}"]
-    if wrong:
+    if wrong := manifest.differences(folder):
         raise IntegrityError("; ".join(wrong))
     return manifest
 

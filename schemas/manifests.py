@@ -265,6 +265,20 @@ class CheckpointManifest(_Strict):
     metrics: dict[str, float | int]
     resumed: int = Field(ge=0)
 
+    def differences(self, directory: Path) -> list[str]:
+        """In what the files of a checkpoint's directory are not what this manifest says; empty where all proves."""
+        wrong = [difference for entry in self.files if (difference := entry.difference(directory))]
+        if not wrong:
+            try:
+                found = weights_sha256(directory)
+            except (OSError, ValueError, KeyError) as error:
+                return [f"the weights in {directory} can't be read: {error}"]
+            if found != self.weights_sha256:
+                wrong = [f"the weights in {directory} have digest {found}, expected {self.weights_sha256}"]
+        listed = {entry.name for entry in self.files}
+        stray = sorted(path.name for path in directory.glob("*.safetensors") if path.name not in listed)
+        return wrong + [f"{directory} holds {name}, which {CHECKPOINT_FILE} does not list" for name in stray]
+
 
 def sft_example_sha256(input: str, output: str, weight: float, role: str) -> str:
     """Digest of a row for supervised fine-tuning; `input` is the JSON text of the messages, as the row holds it."""

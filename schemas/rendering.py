@@ -13,7 +13,7 @@ Message = Mapping[str, str]
 # The word joiner: invisible, no white space, and no tokenizer gives it a special meaning.
 _BREAK = "\u2060"
 # Control tokens of the chat formats in use, known whatever tokenizer is at hand: <|im_end|>, <s>, [INST], <<SYS>>.
-_CONTROL = re.compile(
+CONTROL_TOKENS = re.compile(
     r"<\|[^<>|\n]{1,64}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>", re.I
 )
 
@@ -31,7 +31,7 @@ class Tokenizer(Protocol):
 
 def has_control_tokens(text: str) -> bool:
     """Whether a text holds a chat-control token of a known format."""
-    return _CONTROL.search(text) is not None
+    return CONTROL_TOKENS.search(text) is not None
 
 
 def neutralise(text: str, special_tokens: Sequence[str] = ()) -> str:
@@ -41,7 +41,7 @@ def neutralise(text: str, special_tokens: Sequence[str] = ()) -> str:
     no longer sees the token.
     """
     text = text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
-    text = _CONTROL.sub(lambda found: found[0][0] + _BREAK + found[0][1:], text)
+    text = CONTROL_TOKENS.sub(lambda found: found[0][0] + _BREAK + found[0][1:], text)
     for token in special_tokens:
         if len(token) > 1:
             text = text.replace(token, token[0] + _BREAK + token[1:])

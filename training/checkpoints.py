@@ -126,16 +126,9 @@ def prove_checkpoint(directory: Path) -> CheckpointManifest:
         ProofError: something differs; the message names the file.
     """
     manifest = read_manifest(directory)
-    for entry in manifest.files:
-        if difference := entry.difference(directory):
-            raise ProofError(
-                f"checkpoint {manifest.checkpoint_id}: {difference}; delete the directory and train again"
-            )
-    prove_weights(directory, manifest.weights_sha256, f"checkpoint {manifest.checkpoint_id}")
-    listed = {entry.name for entry in manifest.files}
-    if stray := sorted(path.name for path in directory.glob("*.safetensors") if path.name not in listed):
+    if wrong := manifest.differences(directory):
         raise ProofError(
-            f"{directory} holds {stray[0]}, which {CHECKPOINT_FILE} does not list; delete that file"
+            f"checkpoint {manifest.checkpoint_id}: {'; '.join(wrong)}; delete the directory and train again"
         )
     return manifest
 

@@ -48,6 +48,8 @@ def serve(jobs: IO[str], answers: IO[str]) -> None:
 
 if __name__ == "__main__":
     end_with_parent()
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        import mlflow.tracking  # noqa: F401
     channel = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a trainer prints is for people
     serve(sys.stdin, channel)

@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from pipelines.errors import ConfigError
 from pipelines.similarity import normalised, shingles
 from pipelines.step import Inputs
-from schemas.rendering import _CONTROL as CONTROL_TOKENS
+from schemas.rendering import CONTROL_TOKENS
 
 OWN_SOURCES = ("attack", "own_answer", "replay")
 NEAR_COPY = 0.9  # Jaccard similarity of word 3-grams from which a text is a copy of an evaluation prompt

@@ -1,8 +1,10 @@
 """The main job, whole and small: Spark, Delta, Great Expectations, vLLM and the trainers are the real ones."""
 
+import contextlib
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
@@ -77,6 +79,13 @@ def test_each_trained_adapter_changes_what_the_engine_says(finished: Any) -> Non
         ("adversary", 0), ("adversary", 1), ("target", 0), ("target", 1),
     ]  # fmt: skip
     assert len({row["weights_sha256"] for row in rows}) == 4
+
+
+def test_every_checkpoint_is_logged_to_mlflow_beside_the_tables(finished: Any) -> None:
+    rows = finished.sql("SELECT checkpoint_id FROM checkpoints")
+    with contextlib.closing(sqlite3.connect(finished.folder / "mlflow.db")) as store:
+        logged = store.execute("SELECT value FROM tags WHERE key = 'mart.checkpoint_id'").fetchall()
+    assert sorted(value for (value,) in logged) == sorted(row["checkpoint_id"] for row in rows)
 
 
 def test_lineage_names_the_data_of_the_last_target(finished: Any) -> None:
