@@ -28,7 +28,7 @@ class ImportConfig(Part):
         path: JSONL, CSV or Parquet file; `{prepared}` stands for the folder that `data.prepare` fills.
         kind: seeds, benign, pairs, labels, instructions or suite.
         dataset: the name it gets.
-        fields: our field to the source's field.
+        fields: our field to the source's field, or to what lies below one: `messages.0.content`.
         values: our field to a constant.
         where: source field to the values to take, for a file that holds several splits.
         licence: licence of the source.

@@ -194,7 +194,9 @@ class Plan:
             if isinstance(row, Refusal):
                 continue
             seen.update(dict.fromkeys(row))
-            needed = {names: wanted for names, wanted in needed.items() if not any(n in row for n in names)}
+            needed = {
+                names: wanted for names, wanted in needed.items() if not any(_has(row, n) for n in names)
+            }
             if not needed:
                 return
         if not seen:
@@ -221,7 +223,7 @@ class Plan:
     def _taken(self, row: Row) -> bool:
         taken = True
         for column, wanted in self._wanted.items():
-            value = _plain(row.get(column))
+            value = _plain(_value(row, column))
             if len(self.where_seen[column]) < _SHOWN_VALUES:
                 self.where_seen[column].add(value)
             taken = taken and value in wanted
@@ -232,19 +234,41 @@ class Plan:
         for known in self.kind.fields:
             if known.name in values:
                 continue
-            column = next((name for name in self.columns[known.name] if row.get(name) is not None), None)
+            column = next((name for name in self.columns[known.name] if _value(row, name) is not None), None)
             if column is None and known.required:
                 shown = self.columns[known.name][0]
                 return Refusal(line, known.name, f"the row has no {shown!r}; fill it in or remove the row")
             try:
-                values[known.name] = known.default if column is None else known.read(row[column])
+                values[known.name] = known.default if column is None else known.read(_value(row, column))
             except ValueError as error:
-                return Refusal(line, known.name, f"{column!r} {error}", excerpt(row[str(column)]))
+                return Refusal(line, known.name, f"{column!r} {error}", excerpt(_value(row, str(column))))
         try:
             built = self.kind.build(values)
         except ValueError as error:
             return Refusal(line, None, str(error))
         return {"dataset": self.item.dataset, "licence": self.item.licence, **built}
+
+
+def _value(row: Row, column: str) -> Any:
+    """What a row has in a column, or below it: `messages.0.content` is the content of the first of its messages.
+
+    A column of that very name goes first; None where there is nothing.
+    """
+    if column in row:
+        return row[column]
+    value: Any = row
+    for part in column.split("."):
+        if isinstance(value, Mapping):
+            value = value.get(part)
+        elif isinstance(value, Sequence) and not isinstance(value, str) and part.isdecimal():
+            value = value[int(part)] if int(part) < len(value) else None
+        else:
+            return None
+    return value
+
+
+def _has(row: Row, column: str) -> bool:
+    return column in row or _value(row, column) is not None
 
 
 def _plain(value: Any) -> str:

@@ -295,11 +295,10 @@ class Trainers:
         return int(answer) if answer else process.wait() or 4
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, and with it a trainer that runs: it goes on from its saved state when it is asked again."""
         if self._process is not None:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
-            self._process.wait()
+            self._process.terminate()
+            self._process.communicate()
             self._process = None
 
 

@@ -17,12 +17,16 @@ _POOL = ["id", "text", "category", "style", "root_seed_ids", "depth"]
 
 
 def seed_pool(inputs: Inputs) -> DataFrame:
-    """Forbidden training seeds as a pool: id, text, category, style, root_seed_ids, depth 0."""
+    """Forbidden training seeds as a pool: id, text, category, style, root_seed_ids, depth 0.
+
+    A seed that is a held-out prompt as well stays out: what is evaluated must not be what is trained on.
+    """
     config = inputs.context.config
     seeds = inputs["seed_prompts"].where(
         (F.col("dataset") == config.data.seeds) & (F.col("split") == "train") & (F.col("kind") == "forbidden")
     )
-    return seeds.select(
+    held_out = inputs["evaluation_prompts"].select("text_sha256").distinct()
+    return seeds.join(held_out, on="text_sha256", how="left_anti").select(
         F.col("text_sha256").alias("id"),
         "text",
         "category",
@@ -145,7 +149,7 @@ def outcome(request: Mapping[str, Any], answer: GenerationOutcome) -> dict[str, 
 
 ATTACK = GenerationStep(
     name="attack",
-    reads=("seed_prompts", "adversarial_prompts", "selections"),
+    reads=("seed_prompts", "evaluation_prompts", "adversarial_prompts", "selections"),
     writes="adversarial_prompts",
     section="§2.1: P_gen[i] from P_adv[i-1], K_adv prompts an example",
     gates=("adversarial_prompts",),

@@ -138,6 +138,7 @@ def build_warm_adversary(inputs: Inputs) -> DataFrame:
             & (F.col("split") == "train")
             & (F.col("kind") == "forbidden")
         )
+        .join(inputs["evaluation_prompts"].select("text_sha256"), on="text_sha256", how="left_anti")
         .select("text_sha256", "text", "category", "style")
     )
     other = seeds.select(

@@ -372,3 +372,20 @@ def test_csv_cells_without_text_are_absent_and_booleans_are_words(tmp_path: Path
     assert isinstance(first, dict) and isinstance(second, dict)
     assert (first["style"], first["seen_style"]) == (None, True)
     assert (second["style"], second["seen_style"]) == ("x", None)
+
+
+def test_a_field_may_lie_below_a_column(tmp_path: Path) -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": "first"}, {"role": "user", "content": "last"}]},
+        {"messages": []},
+        {"messages": [{"role": "user", "content": 7}]},
+    ]
+    found = imported(tmp_path, rows, fields={"text": "messages.0.content"})
+    assert isinstance(found[0], dict) and found[0]["text"] == "first"
+    assert "has no 'messages.0.content'" in refusal(found[1]).reason
+    assert refusal(found[2]).excerpt == "7"
+
+
+def test_a_column_that_is_named_like_a_path_is_that_column(tmp_path: Path) -> None:
+    (row,) = imported(tmp_path, [{"a.b": "plain", "a": {"b": "deep"}}], fields={"text": "a.b"})
+    assert isinstance(row, dict) and row["text"] == "plain"
