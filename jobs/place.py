@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,7 +61,7 @@ def open_place(options: argparse.Namespace, *, create: bool = False, views: bool
         raise ConfigError(
             f"there is no lakehouse at {folder}: name one with --lakehouse, or make one with `mart run`"
         )
-    scratch = Path(os.environ.get("MART_SCRATCH") or "/tmp") / f"mart-spark-{os.getpid()}"
+    scratch = _scratch()
     spark, ours = spark_session(scratch)
     try:
         if folder is not None:
@@ -75,3 +77,14 @@ def open_place(options: argparse.Namespace, *, create: bool = False, views: bool
     finally:
         if ours:
             spark.stop()
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _scratch() -> Path:
+    """A folder for Spark's spill files, named by this process; what killed processes of this user left goes."""
+    root = Path(os.environ.get("MART_SCRATCH") or tempfile.gettempdir())
+    for left in root.glob("mart-spark-*") if Path("/proc/self").exists() else ():
+        owner = left.name.rpartition("-")[2]
+        if left.stat().st_uid == os.getuid() and owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return root / f"mart-spark-{os.getpid()}"

@@ -49,7 +49,11 @@ def spark_session(scratch: Path | None = None, master: str = LOCAL_MASTER) -> tu
         .config("spark.driver.memory", os.environ.get("MART_DRIVER_MEMORY", "2g"))
         # A local driver lives for minutes and plans far more than it computes: the second compiler and a parallel
         # collector took 41 % of its processor time (109 s to 64 s over seven tests on two cores).
-        .config("spark.driver.extraJavaOptions", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC")
+        .config(
+            "spark.driver.extraJavaOptions",
+            "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+            + (f' -Djava.io.tmpdir="{scratch}"' if scratch else ""),
+        )
         .config("spark.driver.bindAddress", "127.0.0.1")
         .config("spark.driver.host", "127.0.0.1")
         .config("spark.log.level", "ERROR")

@@ -1,5 +1,6 @@
 """Great Expectations itself, imported when first needed: it costs seconds."""
 
+import logging
 import os
 from collections.abc import Mapping
 from functools import cache
@@ -18,6 +19,8 @@ def context() -> Any:
     import great_expectations as gx
     from great_expectations.data_context.types.base import ProgressBarsConfig
 
+    # It sets its own logger to INFO when it is imported, and names a temporary folder that it has already removed.
+    logging.getLogger("great_expectations").setLevel(logging.WARNING)
     made = gx.get_context(mode="ephemeral")
     made.variables.progress_bars = ProgressBarsConfig(globally=False)
     return made
