@@ -55,7 +55,7 @@ format: $(STAMP) ## format the code and mend what can be mended
 unit: $(STAMP) ## the tests that need neither Spark nor an engine
 	$(BIN)/python -m pytest tests/unit -m "not slow" $(ARGS)
 
-e2e: $(STAMP) ## only the main job, small: real and killed, verified and tampered with; and killed four times with answers by script
+e2e: $(STAMP) ## only the main job, small: real and killed, verified and tampered with; and killed twice with answers by script
 	$(BIN)/python -m pytest tests/e2e -m e2e $(ARGS)
 
 wheel: $(STAMP) ## build the wheel into dist/

@@ -16,6 +16,8 @@ if __name__ == "__main__":
     os.dup2(2, 1)
     import pyspark.sql.pandas.serializers  # noqa: F401  (pandas and pyarrow, which every frame needs)
 
+    # transformers imports scikit-learn where it is, for a metric that nobody here asks for: four of seventeen seconds.
+    sys.modules["sklearn"] = None  # type: ignore[assignment]
     with contextlib.suppress(ImportError):  # without an engine's packages, frames are computed all the same
         import accelerate  # type: ignore[import-untyped]  # noqa: F401
         import torch  # noqa: F401
@@ -25,6 +27,7 @@ if __name__ == "__main__":
 
         import pipelines.engines.scorers
         import pipelines.generation  # noqa: F401
+    del sys.modules["sklearn"]
     sys.stdout.flush()
     os.dup2(protocol, 1)
     os.close(protocol)
