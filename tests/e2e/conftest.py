@@ -4,13 +4,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import DataFrame, SparkSession
 
+from pipelines.session import spark_session
 from tests import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -100,9 +102,23 @@ class Mart:
             pytest.fail(f"mart {' '.join(words[:2])} ended with {ended.returncode}:\n{ended.stderr[-6000:]}")
         return ended
 
-    def sql(self, query: str) -> list[dict[str, Any]]:
-        """Rows of a query."""
-        return [json.loads(line) for line in self("sql", query, "--format", "json").stdout.splitlines()]
+
+@pytest.fixture(scope="module")
+def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
+    """A session to look at tables with: a `mart sql` takes half a minute to start."""
+    session, ours = spark_session(tmp_path_factory.mktemp("spark"))
+    yield session
+    if ours:
+        session.stop()
+
+
+Look = Callable[[Mart, str], DataFrame]
+
+
+@pytest.fixture(scope="module")
+def look(spark: SparkSession) -> Look:
+    """A table of a lakehouse as it is now."""
+    return lambda mart, table: spark.read.format("delta").load(str(mart.folder / "tables" / table))
 
 
 @pytest.fixture(scope="session")

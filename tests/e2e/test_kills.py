@@ -11,9 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pyspark.sql import SparkSession
 
-from pipelines.session import spark_session
 from schemas.tables import TABLES
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
@@ -93,28 +91,19 @@ def runs(scripted: Callable[..., Any]) -> tuple[Any, Any]:
     return whole, killed
 
 
-@pytest.fixture(scope="module")
-def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
-    """A session to read the tables of both."""
-    session, ours = spark_session(tmp_path_factory.mktemp("spark"))
-    yield session
-    if ours:
-        session.stop()
-
-
-def _rows(spark: SparkSession, it: Any, table: Any) -> Counter[str]:
+def _rows(look: Any, it: Any, table: Any) -> Counter[str]:
     names = [column.name for column in table.columns if not column.volatile]
-    frame = spark.read.format("delta").load(str(it.folder / "tables" / table.name))
+    frame = look(it, table.name)
     if table.name == "steps":  # a killed trainer is an attempt of its own, on record as one
         frame = frame.where("state = 'done'")
     return Counter(str(row) for row in frame.select(*names).collect())
 
 
-def test_all_tables_are_those_of_a_run_without_kills(runs: Any, spark: SparkSession) -> None:
+def test_all_tables_are_those_of_a_run_without_kills(runs: Any, look: Any) -> None:
     whole, killed = runs
     differing = {}
     for table in TABLES:
-        one, other = _rows(spark, whole, table), _rows(spark, killed, table)
+        one, other = _rows(look, whole, table), _rows(look, killed, table)
         if one != other:
             differing[table.name] = [sorted(one - other)[:3], sorted(other - one)[:3]]
     assert not differing
@@ -125,8 +114,7 @@ def test_the_killed_run_proves_whole(runs: Any) -> None:
     assert "holds" in killed("verify", "t").stdout.splitlines()[-1]
 
 
-def test_a_killed_trainer_is_on_record(runs: Any, spark: SparkSession) -> None:
+def test_a_killed_trainer_is_on_record(runs: Any, look: Any) -> None:
     _, killed = runs
-    steps = spark.read.format("delta").load(str(killed.folder / "tables" / "steps"))
-    failed = [row["error"] for row in steps.where("state = 'failed'").collect()]
+    failed = [row["error"] for row in look(killed, "steps").where("state = 'failed'").collect()]
     assert len(failed) == 1 and "ended by signal or code -9" in failed[0]

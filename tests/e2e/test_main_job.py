@@ -44,15 +44,15 @@ def _wait_for(log: Path, words: str, process: "subprocess.Popen[bytes]") -> None
 
 
 def test_every_step_of_both_rounds_is_published_once(finished: Any) -> None:
-    rows = finished.sql(
-        "SELECT round, step, count(*) AS n FROM steps WHERE state = 'done' GROUP BY round, step"
-    )
+    query = "SELECT round, step, count(*) AS n FROM steps WHERE state = 'done' GROUP BY round, step"
+    rows = [json.loads(line) for line in finished("sql", query, "--format", "json").stdout.splitlines()]
     assert {row["n"] for row in rows} == {1}
     assert {row["step"] for row in rows if row["round"] == 1} >= {
         "attack",
         "respond",
         "select",
         "train_target",
+        "evaluate_reference",
         "report",
     }
 
@@ -73,46 +73,47 @@ def test_the_summary_shows_both_rounds_by_truth_and_by_reward_model(finished: An
         assert words in text
 
 
-def test_each_trained_adapter_changes_what_the_engine_says(finished: Any) -> None:
-    rows = finished.sql("SELECT role, round, weights_sha256 FROM checkpoints WHERE kind = 'lora'")
+def test_each_trained_adapter_has_weights_of_its_own(finished: Any, look: Any) -> None:
+    rows = look(finished, "checkpoints").where("kind = 'lora'").collect()
     assert sorted((row["role"], row["round"]) for row in rows) == [
         ("adversary", 0), ("adversary", 1), ("target", 0), ("target", 1),
     ]  # fmt: skip
     assert len({row["weights_sha256"] for row in rows}) == 4
 
 
-def test_every_checkpoint_is_logged_to_mlflow_beside_the_tables(finished: Any) -> None:
-    rows = finished.sql("SELECT checkpoint_id FROM checkpoints")
+def test_every_checkpoint_is_logged_to_mlflow_beside_the_tables(finished: Any, look: Any) -> None:
+    rows = look(finished, "checkpoints").collect()
     with contextlib.closing(sqlite3.connect(finished.folder / "mlflow.db")) as store:
         logged = store.execute("SELECT value FROM tags WHERE key = 'mart.checkpoint_id'").fetchall()
     assert sorted(value for (value,) in logged) == sorted(row["checkpoint_id"] for row in rows)
 
 
-def test_lineage_names_the_data_of_the_last_target(finished: Any) -> None:
-    row = finished.sql("SELECT checkpoint_id FROM checkpoints WHERE role = 'target' AND round = 1")[0]
+def _last_target(finished: Any, look: Any) -> Any:
+    return look(finished, "checkpoints").where("role = 'target' AND round = 1").collect()[0]
+
+
+def test_lineage_names_the_data_of_the_last_target(finished: Any, look: Any) -> None:
+    row = _last_target(finished, look)
     text = finished("lineage", row["checkpoint_id"][:12]).stdout
     assert "safety" in text and "sandbox_labels" in text
 
 
-def test_one_changed_byte_of_weights_is_found(finished: Any) -> None:
-    row = finished.sql("SELECT path FROM checkpoints WHERE role = 'target' AND round = 1")[0]
-    path = finished.folder / "artifacts" / row["path"] / "adapter_model.safetensors"
+def test_one_changed_byte_of_weights_and_one_changed_training_row_are_found(
+    finished: Any, look: Any, spark: Any
+) -> None:
+    path = finished.folder / "artifacts" / _last_target(finished, look)["path"] / "adapter_model.safetensors"
     whole = path.read_bytes()
+    table = f"delta.`{finished.folder / 'tables' / 'training_examples'}`"
+    row = "role = 'target' AND round = 1 AND position = 0"
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    spark.sql(f"UPDATE {table} SET output = concat(output, ' ') WHERE {row}")
     try:
         ended = finished("verify", "t", check=False)
     finally:
         path.write_bytes(whole)
+        spark.sql(f"UPDATE {table} SET output = substr(output, 1, length(output) - 1) WHERE {row}")
     assert ended.returncode == 5 and "adapter_model.safetensors" in ended.stderr
-
-
-def test_one_changed_training_row_is_found(finished: Any) -> None:
-    table = "training_examples"
-    where = "role = 'target' AND round = 1 AND position = 0"
-    finished("sql", f"UPDATE {table} SET output = concat(output, ' ') WHERE {where}")
-    ended = finished("verify", "t", check=False)
-    finished("sql", f"UPDATE {table} SET output = substr(output, 1, length(output) - 1) WHERE {where}")
-    assert ended.returncode == 5 and "training row 0 does not have the digest of its content" in ended.stderr
+    assert "training row 0 does not have the digest of its content" in ended.stderr
 
 
 def test_settings_that_affect_results_can_not_change_on_the_way(finished: Any) -> None:
@@ -120,10 +121,10 @@ def test_settings_that_affect_results_can_not_change_on_the_way(finished: Any) -
     assert ended.returncode == 2 and "select.theta_s_adv was 0.5, is 0.4" in ended.stderr
 
 
-def test_a_second_run_of_the_same_command_does_nothing_again(finished: Any) -> None:
-    before = finished.sql("SELECT count(*) AS n FROM steps")
+def test_a_second_run_of_the_same_command_does_nothing_again(finished: Any, look: Any) -> None:
+    before = look(finished, "steps").count()
     finished(*finished.run_words())
-    assert finished.sql("SELECT count(*) AS n FROM steps") == before
+    assert look(finished, "steps").count() == before
 
 
 def test_no_engine_is_left(finished: Any) -> None:
@@ -147,10 +148,10 @@ def _processes(words: str) -> list[str]:
     return found
 
 
-def test_describe_lists_the_steps_that_ran(finished: Any) -> None:
+def test_describe_lists_the_steps_that_ran(finished: Any, look: Any) -> None:
     listed = {
         item["step"]
         for item in json.loads(finished("describe", "--config", "sandbox", "--format", "json").stdout)
     }
-    ran = {row["step"] for row in finished.sql("SELECT DISTINCT step FROM steps")}
+    ran = {row["step"] for row in look(finished, "steps").select("step").distinct().collect()}
     assert ran <= listed
