@@ -25,7 +25,7 @@ def seed_pool(inputs: Inputs) -> DataFrame:
     seeds = inputs["seed_prompts"].where(
         (F.col("dataset") == config.data.seeds) & (F.col("split") == "train") & (F.col("kind") == "forbidden")
     )
-    held_out = inputs["evaluation_prompts"].select("text_sha256").distinct()
+    held_out = inputs["evaluation_prompts"].select("text_sha256")
     return seeds.join(held_out, on="text_sha256", how="left_anti").select(
         F.col("text_sha256").alias("id"),
         "text",

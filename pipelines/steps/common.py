@@ -45,11 +45,14 @@ def messages(*turns: tuple[Column, Column]) -> Column:
     )
 
 
-def target_messages(inputs: Inputs, text: Column, preamble: str | None = None) -> Column:
-    """A prompt to the target as JSON messages; the twin of `pipelines.prompts.target_messages`."""
+def target_messages(
+    inputs: Inputs, text: Column, preamble: str | None = None, answer: Column | None = None
+) -> Column:
+    """A prompt to the target as JSON messages, and a given answer to it; the twin of `pipelines.prompts.target_messages`."""
     words = "\n".join(part for part in (preamble, inputs.context.config.system) if part)
     turns = [(F.lit("system"), F.lit(words))] if words else []
-    return messages(*turns, (F.lit("user"), text))
+    given = [] if answer is None else [(F.lit("assistant"), answer)]
+    return messages(*turns, (F.lit("user"), text), *given)
 
 
 def union(frames: Sequence[DataFrame]) -> DataFrame:

@@ -5,6 +5,7 @@ from pyspark.sql import functions as F
 
 from pipelines.prompts import attack_messages, messages_json
 from pipelines.step import CurateStep, Inputs
+from pipelines.steps.attack import seed_pool
 from pipelines.steps.common import distinct, draw, examples, lot, target_messages
 
 
@@ -131,16 +132,7 @@ def build_warm_target(inputs: Inputs) -> DataFrame:
 def build_warm_adversary(inputs: Inputs) -> DataFrame:
     """Pairs of seeds from the same (category, style) cell, one as example, one to be written (paper §2.1)."""
     config = inputs.context.config
-    seeds = (
-        inputs["seed_prompts"]
-        .where(
-            (F.col("dataset") == config.data.seeds)
-            & (F.col("split") == "train")
-            & (F.col("kind") == "forbidden")
-        )
-        .join(inputs["evaluation_prompts"].select("text_sha256"), on="text_sha256", how="left_anti")
-        .select("text_sha256", "text", "category", "style")
-    )
+    seeds = seed_pool(inputs).select(F.col("id").alias("text_sha256"), "text", "category", "style")
     other = seeds.select(
         F.col("text_sha256").alias("to_id"), F.col("text").alias("to_text"), "category", "style"
     )

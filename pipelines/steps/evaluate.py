@@ -10,7 +10,7 @@ from pipelines.engines.protocol import GenerationOutcome
 from pipelines.lakehouse import local_frame
 from pipelines.step import GenerationStep, Inputs
 from pipelines.steps import attack, respond
-from pipelines.steps.common import messages, target_messages
+from pipelines.steps.common import target_messages
 from schemas.manifests import parse_messages
 
 INSTRUCTIONS = "instructions"  # the suite of ordinary questions with a reference answer
@@ -72,12 +72,9 @@ def plan_target(inputs: Inputs) -> DataFrame:
 def plan_reference(inputs: Inputs) -> DataFrame:
     """How likely the target in force finds the reference answers to ordinary questions: what it has not forgotten."""
     asked = _held_out(inputs).where((F.col("suite") == INSTRUCTIONS) & F.col("reference").isNotNull())
-    system = inputs.context.config.system
-    first = [(F.lit("system"), F.lit(system))] if system else []
-    turns = [*first, (F.lit("user"), F.col("text")), (F.lit("assistant"), F.col("reference"))]
     return asked.select(
         F.lit(inputs.context.checkpoints["target"]).cast("string").alias("checkpoint_id"),
-        messages(*turns).alias("messages"),
+        target_messages(inputs, F.col("text"), answer=F.col("reference")).alias("messages"),
         *_of_a_held_out_prompt(),
         *_asked_once(inputs, max_tokens=0),
     )

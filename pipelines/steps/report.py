@@ -1,7 +1,7 @@
 """Report: a round's metrics in long form, each rate with its n and 95 % interval."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from pyspark.sql import Column, DataFrame
@@ -198,11 +198,7 @@ def _rates(inputs: Inputs, answers: DataFrame) -> list[dict[str, Any]]:
         rows.append(
             {
                 **{key: item[key] for key in ("metric", "judge", "slice")},
-                "value": rate.value,
-                "low": rate.low,
-                "high": rate.high,
-                "successes": rate.successes,
-                "n": rate.n,
+                **asdict(rate),
             }
         )
     return rows
@@ -240,10 +236,7 @@ def _changes(inputs: Inputs, answers: DataFrame) -> list[dict[str, Any]]:
         rows.append(
             {
                 **{key: item[key] for key in ("metric", "judge", "slice")},
-                "value": change.value,
-                "low": change.low,
-                "high": change.high,
-                "n": change.n,
+                **asdict(change),
             }
         )
     return rows
