@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from pipelines.engines.grouped_lora import GROUPED_LORA
 from pipelines.engines.protocol import GeneratorSpec
 from pipelines.errors import ConfigError
 
@@ -130,6 +131,8 @@ def engine_environment(spec: GeneratorSpec) -> tuple[dict[str, str], tuple[str, 
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
     }
+    if spec.max_adapters and not has_gpu() and not spec.options.get("compile", False):
+        settings[GROUPED_LORA] = "1"  # its groups are Python lists, which a compiled model can't follow
     return settings | {name: str(value) for name, value in extra.items()}, (
         *_DROPPED,
         "VLLM_CPU_KVCACHE_SPACE",

@@ -1,0 +1,50 @@
+"""Adapters applied group by group give what each row's own adapter gives it, and nothing to a row that has none."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from pipelines.engines.grouped_lora import GROUPED_LORA, add_delta, groups_of
+from pipelines.engines.launch import engine_environment
+from pipelines.engines.protocol import GeneratorSpec
+
+SLOTS, RANK, WIDTH, OUT = 3, 4, 8, 10
+
+
+@pytest.mark.parametrize("slots", [[1, 1, 1, 1], [0, 2, -1, 2, 0, -1], [-1, -1], [-1, 2]])
+def test_each_row_gets_its_own_adapter_and_a_row_without_one_gets_none(slots: list[int]) -> None:
+    source = torch.Generator().manual_seed(0)
+    a = torch.randn(SLOTS, 1, RANK, WIDTH, generator=source)
+    b = torch.randn(SLOTS, 1, OUT, RANK, generator=source)
+    x = torch.randn(len(slots), WIDTH, generator=source)
+    whole = torch.randn(len(slots), OUT + 5, generator=source)
+    expected = whole.clone()
+    for row, slot in enumerate(slots):
+        if slot >= 0:
+            expected[row, 2 : 2 + OUT] += 0.5 * (b[slot, 0] @ (a[slot, 0] @ x[row]))
+    add_delta(whole[:, 2 : 2 + OUT], x, a, b, 0.5, groups_of(torch.tensor(slots)))
+    torch.testing.assert_close(whole, expected)
+
+
+@pytest.mark.parametrize("grouped", ["1", ""])
+def test_vllm_takes_it_up_only_in_the_servers_started_here(grouped: str) -> None:
+    pytest.importorskip("vllm")
+    code = (
+        "from vllm.plugins import load_general_plugins; load_general_plugins()\n"
+        "from vllm.platforms.cpu import CpuPlatform; print(CpuPlatform.get_punica_wrapper())"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", code], env={"PATH": "", GROUPED_LORA: grouped}, capture_output=True, text=True
+    )
+    assert ("GroupedLora" in said.stdout) == (grouped == "1"), said.stderr
+
+
+def test_a_compiled_model_keeps_the_products_of_vllm() -> None:
+    spec = GeneratorSpec(backend="vllm", model="m", model_digest="d", max_adapters=2)
+    assert engine_environment(spec)[0][GROUPED_LORA] == "1"
+    compiled = GeneratorSpec(
+        backend="vllm", model="m", model_digest="d", max_adapters=2, options={"compile": True}
+    )
+    assert GROUPED_LORA not in engine_environment(compiled)[0]
