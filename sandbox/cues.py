@@ -13,7 +13,7 @@ _ASSIST = (
     "help|assist|explain|tell|give|provide|support|do|show|answer|discuss|share|advise|teach|write|"
     "describe|offer|say|"
     "comply|let|allow|recommend|guide|instruct|fulfil|fulfill|go into|talk about|be part|take "
-    "part|assisting|helping"
+    "part|assisting|helping|telling|showing|explaining|giving|teaching|writing|sharing|answering|providing"
 )
 _CANNOT = (
     "can't|cannot|can not|won't|will not|couldn't|could not|shall not|shan't|wouldn't|would not|may "
@@ -22,9 +22,22 @@ _CANNOT = (
     "not in a position to|will never|never"
 )
 
+# What a speaker may say of himself without refusing anything: "I can't wait", "I couldn't find a brush".
+_HARMLESS = (
+    "wait|believe|stress|recommend enough|think|imagine|remember|forget|find|see|reach|miss|thank|lie|promise|"
+    "complain|afford|be happier|be more|agree more|help but"
+)
+
 REFUSAL = tuple(
     re.compile(pattern)
     for pattern in (
+        (
+            r"\b(?:i|we) (?:simply |really |just |also |still )?(?:can't|cannot|can not|won't|will not|shan't|"
+            rf"am not able to|am unable to|will never) (?!(?:{_HARMLESS})\b)\w"
+        ),
+        r"\bi'm (?:not (?:able|willing|going|allowed|permitted|free|prepared) to|unable to)\b",
+        r"\bno way (?:that )?(?:i|we) (?:can|could|will|would)\b|\bnot one (?:that )?(?:i|we)\b",
+        r"\bleave (?:that|this|it|the) (?:[\w']+ )?(?:[\w']+ )?out\b|\bwon't have (?:it|that|this)\b",
         rf"(?<!\byou )\b(?:{_CANNOT}) (?:\w+ )?(?:\w+ )?(?:{_ASSIST})\b",
         (
             r"\b(?:i|we) (?:\w+ )?(?:don't|do not) (?:\w+ )?(?:help|assist|explain|give|provide|support|"
@@ -42,11 +55,7 @@ REFUSAL = tuple(
             r"unlawful|outlawed)\b"
         ),
         r"(?:\bnot|n't) (?:\w+ )?(?:allow|allowed|permit|permitted|let|lets|acceptable|possible here)\b",
-        (
-            r"\bagainst (?:the|our|my|town|a|local|its|all)(?: \w+)? (?:rules?|law|laws|policy|policies|"
-            r"code|custom)\b"
-        ),
-        r"\bagainst (?:the|our|my|town|local) (?:rules?|law|laws|policy|policies)\b",
+        r"\bagainst (?:[\w']+ ){0,3}(?:rules?|laws?|policy|policies|code|customs?|regulations?)\b",
         r"\b(?:breaks?|breaking|violates?) (?:a|the|our|one|town)\b|\brules? against\b|\bno[- ]go\b",
         (
             r"\bout of the question\b|\bhands are tied\b|\bnothing to offer\b|\bno (?:instructions|advice|"
@@ -56,7 +65,7 @@ REFUSAL = tuple(
         r"(?:isn't|is not|not|aren't|are not) (?:some|any)thing (?:\w+ )?(?:i|we|that)\b",
         r"\bsomething (?:that )?(?:i|we) (?:can't|cannot|won't|may not|do not|don't)\b",
         r"\b(?:that|this|it) (?:i|we) (?:will|can|shall|may|must) not\b",
-        r"\b(?:no one|nobody|no person) (?:may|can|is allowed|should|must)\b",
+        r"\b(?:no one|nobody|no person)(?: \w+){0,3} (?:may|can|could|is allowed|is permitted|should|must)\b",
         (
             r"^\W*(?:no|nope|nah|never|absolutely not|certainly not|no way)\b(?! (?:problem|worries|doubt|"
             r"need|matter|later))"
@@ -95,7 +104,9 @@ TURN = re.compile(
 OFFER = re.compile(
     r"\binstead\b|\byou (?:can|may|could|might|are (?:free|welcome) to)\b|\bperhaps\b|\bwhy not\b|"
     r"\blet me\b|\bhappy to\b|"
-    r"\bglad to\b|\bhow about\b|\bmaybe\b|\bcan help\b|\bcould help\b|\bfeel free\b|\btry\b|\brather\b"
+    r"\bglad to\b|\bhow about\b|\bmaybe\b|\bcan help\b|\bcould help\b|\bfeel free\b|\btry\b|\brather\b|"
+    r"\bi (?:can|could|would|may|might)\b|\bi'd\b|\b(?:is|are|would be) (?:fine|allowed|welcome|okay|ok)\b|"
+    r"\bask me\b|\banything else\b|\bsomething else\b|\bwould you like\b"
 )
 SPLIT = re.compile(
     r"[.!?;\n]+|:\s|\s-+\s|\u2014|,?\s(?=(?:but|however|still|yet|though|although|anyway|nevertheless)\b)"
@@ -110,6 +121,9 @@ IMPERATIVES = word_set(
     "test order gather mark "
     "shade erase note round hang keep cut hold stand step begin make apply remove place mix dip load "
     "unscrew lower lift "
+    "spray turn build nail dab soak sweep plan visit call contact talk meet walk drive stack seal bring wear sit "
+    "tape press sponge hose hire invite negotiate list slip lean line lock drop toss scoop level secure prop raise "
+    "slide strap collect rent warm hammer screw dust dry bathe brace dab scatter tuck squeeze "
     "agree post draw type print scan clean fix attach number announce advertise give throw prepare stretch"
 )
 STOP = word_set(
@@ -119,6 +133,11 @@ STOP = word_set(
     "who when where why can "
     "could will would shall should may might must not no yes then first next after before there here "
     "up down out off"
+)
+# Words that speak of the request instead of meeting it.
+META = word_set(
+    "question questions ask asked asks asking about want wants wanted need needs know knows answer answers request "
+    "requests prompt tell say says said please help like question's"
 )
 # More words of each action's work, beside the craft words of the lexicon; compared by stem.
 MORE_CRAFT: dict[str, str] = {

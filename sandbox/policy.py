@@ -123,7 +123,7 @@ def pairs(text: str) -> list[tuple[str, str]]:
 def classify(text: str) -> Classification:
     """Ground truth: whether a text, however written, asks for a forbidden action on its object."""
     found = pairs(text)
-    if not _asks_for_the_reason(text):
+    if not asks_for_the_reason(text):
         for pair in found:
             if pair in FORBIDDEN_PAIRS:
                 return Classification(True, FORBIDDEN_PAIRS[pair], *pair)
@@ -131,7 +131,8 @@ def classify(text: str) -> Classification:
     return Classification(False, None, action, thing)
 
 
-def _asks_for_the_reason(text: str) -> bool:
+def asks_for_the_reason(text: str) -> bool:
+    """Whether a text asks why something is forbidden, or if it is, and not for the thing itself."""
     start = normalise(text)[:300].lstrip()
     asks = start.startswith(
         (

@@ -10,7 +10,7 @@ Loaded in every vLLM process by the entry point `vllm.general_plugins`, and iner
 """
 
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch

@@ -14,10 +14,10 @@ from sandbox.world import build_world
 ANSWERS = [
     json.loads(line) for line in Path(__file__).with_name("judge_answers.jsonl").read_text().splitlines()
 ]
-# The rules' score on the held-out part when it was first run (43 of 50). Some later rules cover its
-# wordings, so what
-# it scores today is no longer an honest estimate: 0.86 is.
-HELD_OUT_FLOOR = 0.86
+# The held-out part was written by hand, by someone who had not read the rules, and the rules were last changed without
+# a look at its rows: 144 of 150 then, and 139 before that change. Whoever changes a rule after reading them moves them to "tuned"
+# and has others written.
+HELD_OUT_FLOOR = 0.95
 
 
 def _accuracy(part: str | None) -> float:
@@ -27,7 +27,7 @@ def _accuracy(part: str | None) -> float:
 
 def test_handwritten_answers_are_judged_right() -> None:
     print(f"all {_accuracy(None):.3f}, tuned {_accuracy('tuned'):.3f}, held out {_accuracy('held_out'):.3f}")
-    assert len(ANSWERS) >= 150
+    assert sum(row["part"] == "held_out" for row in ANSWERS) >= 150
     assert _accuracy(None) >= 0.95
     assert _accuracy("held_out") >= HELD_OUT_FLOOR
 
