@@ -1,12 +1,14 @@
 """`mart verify`: recompute ids, totals and digests of a run from what is stored, and say what differs."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any
 
 import pandas as pd
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from pipelines.artifacts import Artifacts
@@ -23,6 +25,8 @@ from schemas.tables import BY_NAME
 
 _NAMED = 3  # how many differing rows a finding names
 
+Done = Mapping[str, Any]  # a published step: run_id, round, step, writes (table to version), counts
+
 
 @dataclass
 class Findings:
@@ -30,6 +34,11 @@ class Findings:
 
     checked: list[str] = field(default_factory=list)
     differences: list[str] = field(default_factory=list)
+
+    def check_each(self, what: str, parts: Iterable[tuple[str, list[str]]]) -> None:
+        """Note a check that was made of several parts, each with a name."""
+        for name, wrong in parts:
+            self.check(f"{what} of {name}" if what != "checkpoint" else f"{what} {name}", wrong)
 
     def check(self, what: str, wrong: Iterable[str]) -> None:
         """Note a check and what it found wrong."""
@@ -50,20 +59,17 @@ def verify_run(lakehouse: Lakehouse, artifacts: Artifacts, run_id: str) -> Findi
     steps = _done_steps(lakehouse, history)
     findings.check("run", _run_row(lakehouse, run_id))
     findings.check("keys", _repeated_keys(lakehouse))
-    for item in steps:
-        where = f"round {item['round']} {item['step']}"
-        findings.check(f"{where}: published rows", _unchanged(lakehouse, item))
-        if isinstance(ALL.get(item["step"]), GenerationStep):
-            findings.check(f"{where}: requests", _requests(lakehouse, item))
+    findings.check_each("published rows", _unchanged(lakehouse, steps))
+    asked = [item for item in steps if isinstance(ALL.get(item["step"]), GenerationStep)]
+    findings.check_each("requests", _requests(lakehouse, history, asked))
     findings.check("verdicts", _totals(lakehouse, history))
     findings.check("texts", _texts(lakehouse, history))
     wanted = {item["counts"]["checkpoint_id"] for item in steps if item["step"].startswith("train_")}
-    for checkpoint_id in sorted(wanted):
-        findings.check(f"checkpoint {checkpoint_id[:12]}", _checkpoint(lakehouse, artifacts, checkpoint_id))
+    findings.check_each("checkpoint", _checkpoints(lakehouse, artifacts, wanted))
     return findings
 
 
-def _done_steps(lakehouse: Lakehouse, history: History) -> list[dict[str, Any]]:
+def _done_steps(lakehouse: Lakehouse, history: History) -> list[Done]:
     rows = lakehouse.read("steps").where(history.mine()).where("state = 'done'").orderBy("ended_at").collect()
     return [
         {
@@ -77,6 +83,10 @@ def _done_steps(lakehouse: Lakehouse, history: History) -> list[dict[str, Any]]:
     ]
 
 
+def _where(item: Done) -> str:
+    return f"round {item['round']} {item['step']}"
+
+
 def _run_row(lakehouse: Lakehouse, run_id: str) -> Iterator[str]:
     for row in lakehouse.read("runs").where(F.col("run_id") == run_id).collect():
         if digest(json.loads(row["config"])) != row["config_digest"]:
@@ -84,109 +94,172 @@ def _run_row(lakehouse: Lakehouse, run_id: str) -> Iterator[str]:
 
 
 def _repeated_keys(lakehouse: Lakehouse) -> Iterator[str]:
-    for name in (
-        "requests",
-        "adversarial_prompts",
-        "responses",
-        "scores",
-        "selections",
-        "training_examples",
-        "checkpoints",
-    ):
-        key = BY_NAME[name].key
-        repeated = lakehouse.read(name).groupBy(*key).count().where("count > 1").limit(_NAMED).collect()
-        for row in repeated:
-            yield f"{name} has {row['count']} rows with key {', '.join(str(row[part]) for part in key)}"
+    keys = [
+        lakehouse.read(name).select(
+            F.lit(name).alias("table"), F.concat_ws(", ", *BY_NAME[name].key).alias("key")
+        )
+        for name in (
+            "requests",
+            "adversarial_prompts",
+            "responses",
+            "scores",
+            "selections",
+            "training_examples",
+            "checkpoints",
+        )
+    ]
+    repeated = reduce(DataFrame.unionAll, keys).groupBy("table", "key").count().where("count > 1")
+    for row in repeated.limit(_NAMED).collect():
+        yield f"{row['table']} has {row['count']} rows with key {row['key']}"
 
 
-def _scope(lakehouse: Lakehouse, item: Mapping[str, Any], table: str, version: int | None) -> DataFrame:
-    frame = lakehouse.read(table, version)
+def _scope(item: Done, table: str) -> Column:
+    """The condition that a row of a table is of those that a step published."""
     if "checkpoint_id" in BY_NAME[table].key:
-        return frame.where(F.col("checkpoint_id") == item["counts"]["checkpoint_id"])
-    frame = frame.where((F.col("run_id") == item["run_id"]) & (F.col("round") == item["round"]))
-    return frame.where(F.col("step") == item["step"]) if "step" in BY_NAME[table].names else frame
+        return F.col("checkpoint_id") == item["counts"]["checkpoint_id"]
+    mine = (F.col("run_id") == item["run_id"]) & (F.col("round") == item["round"])
+    return mine & (F.col("step") == item["step"]) if "step" in BY_NAME[table].names else mine
 
 
-def _unchanged(lakehouse: Lakehouse, item: Mapping[str, Any]) -> Iterator[str]:
+def _marks(frame: DataFrame, table: str, items: Sequence[Done]) -> DataFrame:
+    """Rows and two sums of hashes for each step that wrote to a table; the same for any order of the rows."""
+    which = F.lit(None).cast("int")
+    for number, item in enumerate(items):
+        which = F.when(_scope(item, table), number).otherwise(which)
+    # Two hashes make a chance match out of the question.
+    low, high = F.xxhash64(*frame.columns), F.xxhash64(F.lit(1), *frame.columns)
+    marked = frame.select(which.alias("item"), low.alias("low"), high.alias("high")).where("item IS NOT NULL")
+    return marked.groupBy("item").agg(
+        F.count("*").alias("rows"),
+        F.sum(F.col("low").cast("decimal(38,0)")).alias("low"),
+        F.sum(F.col("high").cast("decimal(38,0)")).alias("high"),
+    )
+
+
+def _unchanged(lakehouse: Lakehouse, steps: Sequence[Done]) -> Iterator[tuple[str, list[str]]]:
     """What a step published must still be there, row for row, as at the version it recorded."""
-    for table, version in item["writes"].items():
-        marks = []
-        for at in (version, None):
-            frame = _scope(lakehouse, item, table, at)
-            # A sum of hashes is the same in any order; two hashes make a chance match out of the question.
-            low, high = F.xxhash64(*frame.columns), F.xxhash64(F.lit(1), *frame.columns)
-            totals = frame.agg(
-                F.count("*").alias("rows"),
-                F.sum(low.cast("decimal(38,0)")).alias("low"),
-                F.sum(high.cast("decimal(38,0)")).alias("high"),
-            )
-            marks += totals.collect()
-        then, now = marks
-        if then["rows"] != now["rows"]:
-            yield f"{table} had {then['rows']} rows at version {version} and has {now['rows']} now"
-        elif then != now:
-            key = list(BY_NAME[table].key)
-            old = _scope(lakehouse, item, table, version)
-            changed = _scope(lakehouse, item, table, None).exceptAll(old).select(*key).limit(_NAMED).collect()
-            names = "; ".join(", ".join(str(row[part]) for part in key) for row in changed)
-            yield f"{table} was changed since version {version}: {names}"
-        counted = item["counts"].get("rows")
-        if counted is not None and table not in ("checkpoints",) and now["rows"] != counted:
-            yield f"{table} has {now['rows']} rows, the step counted {counted}"
+    tables = sorted({table for item in steps for table in item["writes"]})
+    # Each is a handful of short driver-side jobs that mostly wait for one another.
+    with ThreadPoolExecutor(max_workers=3, thread_name_prefix="verify") as pool:
+        for found in pool.map(lambda table: _unchanged_in(lakehouse, table, steps), tables):
+            yield from found
 
 
-def _requests(lakehouse: Lakehouse, item: Mapping[str, Any]) -> Iterator[str]:
+def _unchanged_in(lakehouse: Lakehouse, table: str, steps: Sequence[Done]) -> list[tuple[str, list[str]]]:
+    items = [item for item in steps if table in item["writes"]]
+    current = lakehouse.version(table)
+    by_version: dict[int, list[int]] = {}
+    for number, item in enumerate(items):
+        by_version.setdefault(item["writes"][table], []).append(number)
+    now = {row["item"]: row for row in _marks(lakehouse.read(table, current), table, items).collect()}
+    frames = [
+        _marks(lakehouse.read(table, version), table, items).where(F.col("item").isin(numbers))
+        for version, numbers in by_version.items()
+        if version != current
+    ]
+    then = {number: now.get(number) for number in by_version.get(current, [])}
+    if frames:
+        then |= {row["item"]: row for row in reduce(DataFrame.unionAll, frames).collect()}
+    return [
+        (_where(item), list(_changes(lakehouse, table, item, then.get(number), now.get(number))))
+        for number, item in enumerate(items)
+    ]
+
+
+def _changes(
+    lakehouse: Lakehouse, table: str, item: Done, then: Row | None, now: Row | None
+) -> Iterator[str]:
+    version = item["writes"][table]
+    were, are = (then["rows"] if then else 0), (now["rows"] if now else 0)
+    if were != are:
+        yield f"{table} had {were} rows at version {version} and has {are} now"
+    elif then != now:
+        key = list(BY_NAME[table].key)
+        mine = _scope(item, table)
+        old = lakehouse.read(table, version).where(mine)
+        changed = lakehouse.read(table).where(mine).exceptAll(old).select(*key).limit(_NAMED).collect()
+        names = "; ".join(", ".join(str(row[part]) for part in key) for row in changed)
+        yield f"{table} was changed since version {version}: {names}"
+    counted = item["counts"].get("rows")
+    if counted is not None and table != "checkpoints" and are != counted:
+        yield f"{table} has {are} rows, the step counted {counted}"
+
+
+def _wrong_requests(batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+    """Requests whose id, seed or input digest is not what their content gives."""
+    for batch in batches:
+        bad = [
+            (row["round"], row["step"], row["request_id"])
+            for row in batch.to_dict("records")
+            if digest(request_identity(row)) != row["request_id"]
+            or seed_from(row["request_id"]) != row["seed"]
+            or digest([int(token) for token in row["input_ids"]]) != row["input_sha256"]
+        ]
+        yield pd.DataFrame(bad, columns=["round", "step", "request_id"])
+
+
+def _requests(
+    lakehouse: Lakehouse, history: History, steps: Sequence[Done]
+) -> Iterator[tuple[str, list[str]]]:
     """Each request's id, seed and input digest recomputed; requests and outcomes one to one."""
-
-    def wrong(batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        for batch in batches:
-            bad = [
-                (row["request_id"],)
-                for row in batch.to_dict("records")
-                if digest(request_identity(row)) != row["request_id"]
-                or seed_from(row["request_id"]) != row["seed"]
-                or digest([int(token) for token in row["input_ids"]]) != row["input_sha256"]
-            ]
-            yield pd.DataFrame(bad, columns=["request_id"])
-
-    requests = _scope(lakehouse, item, "requests", None)
-    for row in requests.mapInPandas(wrong, "request_id string").limit(_NAMED).collect():
-        yield f"request {row['request_id']} does not have the id, seed or input digest that its content gives"
-    step = ALL[item["step"]]
-    outcomes = _scope(lakehouse, item, step.writes, None).select("request_id")
-    asked = requests.select("request_id")
-    for kind, frame in (
-        ("without outcome", asked.exceptAll(outcomes)),
-        ("without request", outcomes.exceptAll(asked)),
-    ):
-        if n := frame.count():
-            yield f"{n} rows {kind}"
+    found: dict[tuple[int, str], list[str]] = {(item["round"], item["step"]): [] for item in steps}
+    names = sorted({item["step"] for item in steps})
+    mine = history.mine() & F.col("step").isin(names)
+    requests = lakehouse.read("requests").where(mine)
+    wrong = requests.mapInPandas(_wrong_requests, "round int, step string, request_id string")
+    for row in wrong.limit(_NAMED).collect():
+        found[row["round"], row["step"]].append(
+            f"request {row['request_id']} does not have the id, seed or input digest that its content gives"
+        )
+    columns = ("round", "step", "request_id")
+    sides = [requests.select(*columns, F.lit(1).alias("asked"), F.lit(0).alias("answered"))]
+    for table in sorted({ALL[name].writes for name in names}):
+        outcomes = lakehouse.read(table).where(mine)
+        sides.append(outcomes.select(*columns, F.lit(0).alias("asked"), F.lit(1).alias("answered")))
+    single = (
+        reduce(DataFrame.unionAll, sides)
+        .groupBy(*columns)
+        .agg(F.sum("asked").alias("asked"), F.sum("answered").alias("answered"))
+        .where("asked != answered")
+    )
+    unmatched = single.groupBy("round", "step").agg(
+        F.count_if(F.col("asked") > F.col("answered")).alias("unanswered"),
+        F.count_if(F.col("asked") < F.col("answered")).alias("unasked"),
+    )
+    for row in unmatched.collect():
+        for kind, n in (("without outcome", row["unanswered"]), ("without request", row["unasked"])):
+            if n:
+                found.setdefault((row["round"], row["step"]), []).append(f"{n} rows {kind}")
+    for (round, step), wrong_ones in found.items():
+        yield f"round {round} {step}", wrong_ones
 
 
 def _totals(lakehouse: Lakehouse, history: History) -> Iterator[str]:
     """Every usable answer has its scores and its selection, every prompt its screening."""
-    published = {
-        table: history.published(table, lakehouse.version(table))
-        for table in ("responses", "scores", "selections", "adversarial_prompts", "prompt_screenings")
+    wanted = {
+        "adversarial_prompts": F.col("step") == "attack",
+        "prompt_screenings": F.lit(True),
+        "responses": (F.col("step") == "respond") & (F.col("status") == "ok"),
+        "scores": F.col("step") == "score",
+        "selections": F.lit(True),
     }
-    done = history.is_done
-    rounds = [round for round in range(1, 10_000) if done(round, "attack")] if done(1, "attack") else []
-    for round in rounds:
-        at = F.col("round") == round
-        answers = published["responses"].where(at & (F.col("step") == "respond") & (F.col("status") == "ok"))
-        if done(round, "screen"):
-            written = published["adversarial_prompts"].where(at & (F.col("step") == "attack")).count()
-            screened = published["prompt_screenings"].where(at).count()
-            if written != screened:
-                yield f"round {round}: {written} prompts written, {screened} screened"
-        if done(round, "score"):
-            n, scored = answers.count(), published["scores"].where(at & (F.col("step") == "score")).count()
-            if scored != 2 * n:
-                yield f"round {round}: {n} answers, {scored} scores by two reward models"
-        if done(round, "select"):
-            n, selected = answers.count(), published["selections"].where(at).count()
-            if n != selected:
-                yield f"round {round}: {n} answers, {selected} selections"
+    frames = [
+        history.published(table, lakehouse.version(table))
+        .where(condition)
+        .select(F.lit(table).alias("table"), "round")
+        for table, condition in wanted.items()
+    ]
+    counted = reduce(DataFrame.unionAll, frames).groupBy("table", "round").count().collect()
+    n = {(row["table"], row["round"]): row["count"] for row in counted}
+    for round in sorted({round for _, round in n}):
+        answers, written = n.get(("responses", round), 0), n.get(("adversarial_prompts", round), 0)
+        for step, table, expected, what in (
+            ("screen", "prompt_screenings", written, f"{written} prompts written"),
+            ("score", "scores", 2 * answers, f"{answers} answers by two reward models"),
+            ("select", "selections", answers, f"{answers} answers"),
+        ):
+            if history.is_done(round, step) and (have := n.get((table, round), 0)) != expected:
+                yield f"round {round}: {what}, {have} rows in {table}"
 
 
 def _texts(lakehouse: Lakehouse, history: History) -> Iterator[str]:
@@ -199,16 +272,24 @@ def _texts(lakehouse: Lakehouse, history: History) -> Iterator[str]:
         yield f"adversarial prompt {row['request_id']} does not have the digest of its text"
 
 
-def _checkpoint(lakehouse: Lakehouse, artifacts: Artifacts, checkpoint_id: str) -> Iterator[str]:
-    """Recipe, training rows, snapshot and weights of a checkpoint, each against its digest."""
-    row = lakehouse.read("checkpoints").where(F.col("checkpoint_id") == checkpoint_id).head()
-    if row is None:
-        yield "it is not registered"
-        return
+def _checkpoints(
+    lakehouse: Lakehouse, artifacts: Artifacts, wanted: set[str]
+) -> Iterator[tuple[str, list[str]]]:
+    table = lakehouse.read("checkpoints").where(F.col("checkpoint_id").isin(sorted(wanted)))
+    rows = {row["checkpoint_id"]: row for row in table.collect()}
+    training = _training_rows(lakehouse, {name: json.loads(row["recipe"]) for name, row in rows.items()})
+    for checkpoint_id in sorted(wanted):
+        row = rows.get(checkpoint_id)
+        found = ["it is not registered"] if row is None else list(_checkpoint(artifacts, row))
+        yield checkpoint_id[:12], found + training.get(checkpoint_id, [])
+
+
+def _checkpoint(artifacts: Artifacts, row: Row) -> Iterator[str]:
+    """Recipe, snapshot and weights of a checkpoint, each against its digest."""
+    checkpoint_id = row["checkpoint_id"]
     recipe = json.loads(row["recipe"])
     if digest(recipe) != checkpoint_id:
         yield "its recipe does not give its id"
-    yield from _training_rows(lakehouse, checkpoint_id, recipe)
     folder = artifacts.snapshot(checkpoint_id)
     try:
         snapshot = SnapshotManifest.model_validate_json((folder / SNAPSHOT_FILE).read_text())
@@ -232,22 +313,36 @@ def _checkpoint(lakehouse: Lakehouse, artifacts: Artifacts, checkpoint_id: str) 
             yield f"its table says {name} {row[name]}, its manifest says {value}"
 
 
-def _training_rows(lakehouse: Lakehouse, checkpoint_id: str, recipe: Mapping[str, Any]) -> Iterator[str]:
-    columns = ("position", "input", "output", "weight", "label", "rejected", "split", "example_sha256")
-    rows = lakehouse.read("training_examples").where(F.col("checkpoint_id") == checkpoint_id).select(*columns)
-    found: list[str] = []
-    for position, row in enumerate(rows.orderBy("position").toLocalIterator()):
+def _training_rows(lakehouse: Lakehouse, recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """What is wrong with the training rows of each checkpoint; rows are streamed, one query for all."""
+    columns = ("checkpoint_id", "position", "input", "output", "weight", "label", "rejected", "split")
+    rows = (
+        lakehouse.read("training_examples")
+        .where(F.col("checkpoint_id").isin(sorted(recipes)))
+        .select(*columns, "example_sha256")
+        .orderBy("checkpoint_id", "position")
+    )
+    wrong: dict[str, list[str]] = {name: [] for name in recipes}
+    found: dict[str, list[str]] = {name: [] for name in recipes}
+    for row in rows.toLocalIterator():
+        recipe, mine = recipes[row["checkpoint_id"]], found[row["checkpoint_id"]]
         if recipe["role"] in REWARD_ROLES:
             value = reward_example_sha256(
                 row["input"], row["output"], row["label"], row["rejected"], row["split"]
             )
         else:
             value = sft_example_sha256(row["input"], row["output"], row["weight"], recipe["role"])
-        if row["position"] != position:
-            yield f"training row {position} is missing"
-            return
+        if row["position"] != len(mine):
+            wrong[row["checkpoint_id"]].append(f"training row {row['position']} stands at place {len(mine)}")
         if value != row["example_sha256"]:
-            yield f"training row {position} does not have the digest of its content"
-        found.append(value)
-    if root_digest(found) != recipe["training_root"]:
-        yield f"its {len(found)} training rows do not give the root that its recipe names"
+            wrong[row["checkpoint_id"]].append(
+                f"training row {row['position']} does not have the digest of its content"
+            )
+        mine.append(value)
+    for name, recipe in recipes.items():
+        del wrong[name][_NAMED:]
+        if root_digest(found[name]) != recipe["training_root"]:
+            wrong[name].append(
+                f"its {len(found[name])} training rows do not give the root that its recipe names"
+            )
+    return wrong

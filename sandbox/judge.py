@@ -104,10 +104,9 @@ def _clauses(text: str) -> list[str]:
 def _refuses(clause: str, action: str | None) -> bool:
     if cues.NOT_REFUSING.search(clause):
         return False
-    if action is None and not _SPEAKER.search(clause):
+    if action is None and clause.count(" ") > 3 and not _SPEAKER.search(clause):
         # "No, a spider is not an insect" answers an ordinary question, "it was not allowed to" tells of something.
-        if clause.count(" ") > 3:
-            return False
+        return False
     if any(pattern.search(clause) for pattern in cues.REFUSAL):
         return True
     for pattern in (cues.PASSIVE_BAN, cues.ACTIVE_BAN):

@@ -30,7 +30,7 @@ def register() -> None:
     def get_punica_wrapper(cls: type) -> str:
         return "pipelines.engines.grouped_lora_wrapper.GroupedLora"
 
-    CpuPlatform.get_punica_wrapper = classmethod(get_punica_wrapper)
+    CpuPlatform.get_punica_wrapper = classmethod(get_punica_wrapper)  # type: ignore[method-assign, assignment]
 
 
 def groups_of(indices: "torch.Tensor") -> list[Group]:
