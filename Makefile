@@ -14,7 +14,7 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
 COMPILE := $(BIN)/uv pip compile --quiet --universal -p 3.11 --no-annotate --no-header pyproject.toml
 CODE := jobs pipelines training schemas sandbox
 
-.PHONY: help preflight install sandbox test lint format unit e2e wheel pins docs clean
+.PHONY: help preflight install sandbox test lint format unit e2e chaos wheel pins docs clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,10 @@ unit: $(STAMP) ## the tests that need neither Spark nor an engine
 
 e2e: $(STAMP) ## only the main job, small: real and killed, verified and tampered with; and killed twice with answers by script
 	$(BIN)/python -m pytest tests/e2e -m e2e $(ARGS)
+
+N ?= 10
+chaos: $(STAMP) ## kill a small run N times at random moments; it must end, prove whole and leave nothing behind
+	$(BIN)/python -m tests.chaos --kills $(N) $(ARGS)
 
 wheel: $(STAMP) ## build the wheel into dist/
 	$(BIN)/uv build --wheel --no-build-isolation --python $(BIN)/python

@@ -1,12 +1,6 @@
-"""The `mart` command as its users run it: a process of its own, over the small cut of the sandbox's world."""
+"""Lakehouses for the end-to-end tests, and a session to look at them with."""
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,93 +8,7 @@ from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.session import spark_session
 from tests import tiny
-
-ROOT = Path(__file__).parents[2]
-# Nothing here is about quality: sets and settings are as small as the gates allow.
-SMALL = {
-    "data.prepare": "tests.e2e.world:export",
-    "attack.prompts": 16,
-    "attack.sampling.max_tokens": 24,
-    "respond.sampling.max_tokens": 24,
-    "respond.samples": 1,
-    "respond.context_distillation.samples": 1,
-    "evaluate.max_tokens": 16,
-    "evaluate.adversary_prompts": 4,
-    "engine.chunk_rows": 16,
-    "engine.kv_cache_gib": 0.5,
-    "engine.max_num_seqs": 32,
-    "mix.max_rows": 12,
-    "mix.min_rows": 4,
-    "adversary.warm_pairs": 16,
-    "adversary.settings.epochs": 1,
-    "adversary.warm_settings.epochs": 1,
-    "target.settings.epochs": 1,
-    "target.warm_settings.epochs": 1,
-    "reward_models.safety.settings.epochs": 1,
-    "reward_models.helpfulness.settings.epochs": 1,
-    # Reward models of a handful of labels tell little: every answer is to be of some use.
-    "select.theta_s_adv": 0.5,
-    "select.theta_s_tgt": 0.0,
-    "select.theta_h_tgt": 0.0,
-    "gates.parameters.min_ok": 0.3,
-    "gates.parameters.min_usual_length": 0.1,
-    "gates.parameters.min_fresh": 0.0,
-    "gates.parameters.min_answers": 1,
-    "gates.parameters.min_spread": 0.0,
-    "gates.parameters.min_target_rows": 2,
-    "gates.parameters.min_adversary_rows": 1,
-    "gates.parameters.max_own_target": 1.0,
-    "gates.parameters.min_own_target": 0.0,
-    "gates.parameters.min_own_adversary": 0.0,
-    "gates.parameters.min_labels": 8,
-}
-
-
-# The same without a model that can speak: answers by script, and the trainers learn on tiny random models.
-SCRIPTED = {
-    "engine.backend": "scripted",
-    "attack.sampling.max_tokens": 12,
-    "respond.sampling.max_tokens": 12,
-    "gates.parameters.min_ok": 0.0,
-    "gates.parameters.max_repeated": 1.0,
-}
-
-
-@dataclass(frozen=True)
-class Mart:
-    """The `mart` command over one lakehouse."""
-
-    folder: Path
-    settings: dict[str, Any]
-
-    def command(self, *words: str) -> list[str]:
-        """The words of a call, with the lakehouse where the command takes one."""
-        place = [] if words[0] == "describe" else ["--lakehouse", str(self.folder)]
-        return [sys.executable, "-m", "jobs.cli", *words, *place]
-
-    def environment(self) -> dict[str, str]:
-        """The environment of a call: its own cache, so that nothing of another test is found."""
-        return {**os.environ, "MART_CACHE": str(self.folder.parent / "cache"), "PYTHONPATH": str(ROOT)}
-
-    def run_words(self, *more: str) -> list[str]:
-        """The words of `mart run` with these settings."""
-        sets = [
-            word for key, value in self.settings.items() for word in ("--set", f"{key}={json.dumps(value)}")
-        ]
-        return ["run", "--config", "sandbox", "--run-id", "t", *sets, *more]
-
-    def __call__(self, *words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
-        ended = subprocess.run(
-            self.command(*words),
-            env=self.environment(),
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if check and ended.returncode:
-            pytest.fail(f"mart {' '.join(words[:2])} ended with {ended.returncode}:\n{ended.stderr[-6000:]}")
-        return ended
+from tests.e2e.small import SCRIPTED, SMALL, Mart
 
 
 @pytest.fixture(scope="module")
