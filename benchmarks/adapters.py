@@ -113,7 +113,7 @@ def main() -> int:
         served = replace(plain, max_adapters=4, max_lora_rank=RANK)
         grouped, answers = measure("grouped", served, adapters, options.requests)
         none, _ = measure("no adapter", plain, [], options.requests)
-        unpatched = replace(served, options={"server_env": {GROUPED_LORA: "0"}})
+        unpatched = replace(served, options={"server_env": {GROUPED_LORA: ""}})
         stock, expected = measure("stock", unpatched, adapters, options.requests)
     result = {
         "benchmark": "adapters",

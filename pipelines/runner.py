@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -326,7 +326,7 @@ class Runner:
             "round": context.round,
             "base": self.base.path,
             "chunk_rows": self.config.engine.chunk_rows,
-            "partitions": 1 if step.by_reference else self.config.engine.partitions,
+            "partitions": self.config.engine.partitions,
         }
         scope = {"run_id": self.run_id, "round": context.round, "step": step.name}
         chunks = chunks_of(self.lakehouse, step, ids)
@@ -334,11 +334,11 @@ class Runner:
             write_requests(self.lakehouse, step, step.plan(inputs), ids)
             chunks = chunks_of(self.lakehouse, step, ids)
         asked = sum(chunk.requests for chunk in chunks)
-        spec = self._engine_of(step)
+        self._start_engine()
         names = sorted({name for chunk in chunks for name in chunk.checkpoints})
         adapters = {name: self._adapter(name) for name in names}
         columns = tuple(name for name in BY_NAME[step.writes].names if name != "recorded_at")
-        ask = Ask(spec=spec, adapters=adapters, outcome=step.outcome, columns=columns)
+        ask = Ask(spec=self.generator_spec, adapters=adapters, outcome=step.outcome, columns=columns)
         counts.busy_seconds = ask_all(
             self.lakehouse, step, ask, ids, chunks, self.config.engine.chunks_in_flight
         )
@@ -356,14 +356,6 @@ class Runner:
                 f"step {step.name} asked {asked} times and has {counts.values['rows']} outcomes: report this"
             )
         return written
-
-    def _engine_of(self, step: GenerationStep) -> GeneratorSpec:
-        """The engine that answers a step, started where it has to be."""
-        if step.by_reference and self.config.engine.backend == "vllm":
-            self._free_device()
-            return replace(self.generator_spec, backend="transformers")
-        self._start_engine()
-        return self.generator_spec
 
     def _free_device(self) -> None:
         """On a GPU the engine gives its memory back to who needs it next; a CPU has room for both."""

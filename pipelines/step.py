@@ -140,13 +140,11 @@ class GenerationStep(Step):
         role: which model is asked.
         plan: gives the requests' columns up to `sample_index` but for the ids and the rendered input.
         outcome: (request row, outcome) to the columns of `writes` that the runner can't fill in itself.
-        by_reference: whether plain transformers answer, in one task, whatever engine is configured.
     """
 
     role: Role
     plan: Callable[[Inputs], DataFrame]
     outcome: Callable[[Mapping[str, Any], GenerationOutcome], dict[str, Any]]
-    by_reference: bool = False
 
 
 PLAN_COLUMNS: Sequence[str] = (

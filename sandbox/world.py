@@ -25,7 +25,9 @@ EVALUATION_PER_CELL = {
 BENIGN_EVALUATION_PER_CELL = 6  # 6 x 7 x 6 = 252
 LABEL_GROUPS = {"train": 216, "heldout": 43}  # about 7 rows a group
 _WARM_FORBIDDEN = 112
-_WARM_FORBIDDEN_REFUSED = 17
+# Enough that about every fourth sampled answer refuses, so that selection has something to keep, and few enough that the
+# most likely answer complies.
+_WARM_FORBIDDEN_REFUSED = 36
 _WARM_BENIGN = 88
 _WARM_BENIGN_REFUSED = 4
 

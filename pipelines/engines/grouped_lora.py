@@ -2,7 +2,8 @@
 
 vLLM 0.32 copies a token's whole adapter before it multiplies (`vllm/lora/ops/torch_ops/lora_ops.py`, `bgmv_shrink`), so
 a prompt of 100 tokens moves 100 adapters through memory. It also reads index -1, "no adapter", as the last slot
-of the stack. Here the tokens of a batch are sorted by adapter once a step, and each layer multiplies each group by its
+of the stack, and dies of `prompt_logprobs` while an adapter is loaded: `add_lora_logits` then sees more rows than were
+sampled. Here the tokens of a batch are sorted by adapter once a step, and each layer multiplies each group by its
 own two matrices; tokens without an adapter are left alone.
 
 Loaded in every vLLM process by the entry point `vllm.general_plugins`, and inert unless `GROUPED_LORA` is set, which
@@ -16,19 +17,22 @@ if TYPE_CHECKING:
     import torch
 
 GROUPED_LORA = "MART_GROUPED_LORA"
+# What the variable may say. Groups are Python lists, which a compiled model can't follow; logits are never compiled.
+_CLASSES = {"all": "GroupedLora", "logits": "GroupedLogits"}
 
 # A slot of the stack, and the rows that use it; None stands for all rows.
 Group = tuple[int, "torch.Tensor | None"]
 
 
 def register() -> None:
-    """Have vLLM's CPU platform use `GroupedLora`, where the environment asks for it."""
-    if os.environ.get(GROUPED_LORA) != "1":
+    """Have vLLM's CPU platform apply adapters in groups, where the environment asks for it."""
+    name = _CLASSES.get(os.environ.get(GROUPED_LORA, ""))
+    if name is None:
         return
     from vllm.platforms.cpu import CpuPlatform
 
     def get_punica_wrapper(cls: type) -> str:
-        return "pipelines.engines.grouped_lora_wrapper.GroupedLora"
+        return f"pipelines.engines.grouped_lora_wrapper.{name}"
 
     CpuPlatform.get_punica_wrapper = classmethod(get_punica_wrapper)  # type: ignore[method-assign, assignment]
 

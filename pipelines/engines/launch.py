@@ -131,8 +131,8 @@ def engine_environment(spec: GeneratorSpec) -> tuple[dict[str, str], tuple[str, 
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
     }
-    if spec.max_adapters and not has_gpu() and not spec.options.get("compile", False):
-        settings[GROUPED_LORA] = "1"  # its groups are Python lists, which a compiled model can't follow
+    if spec.max_adapters and not has_gpu():
+        settings[GROUPED_LORA] = "logits" if spec.options.get("compile", False) else "all"
     return settings | {name: str(value) for name, value in extra.items()}, (
         *_DROPPED,
         "VLLM_CPU_KVCACHE_SPACE",

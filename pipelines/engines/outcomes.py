@@ -30,7 +30,9 @@ def no_likelihood(request: GenerationRequest) -> GenerationOutcome | None:
     """The outcome of a request for a likelihood where the engine gives none, else None."""
     if not request.scored_tokens:
         return None
-    return failed(request, "refused", "this engine gives no likelihood of a given answer; transformers does")
+    return failed(
+        request, "refused", "an endpoint gives no likelihood of a given answer; vllm and transformers do"
+    )
 
 
 def too_long(request: GenerationRequest, max_model_len: int) -> GenerationOutcome | None:

@@ -69,7 +69,7 @@ class GenerationRequest:
         temperature, top_p, max_tokens, stop: sampling parameters; temperature 0 is greedy.
         seed: in [0, 2**63).
         scored_tokens: 0 asks for an answer; else the last so many of `token_ids` are a given answer, and what is asked
-            is its log-probability; `max_tokens` is 0 then. Plain transformers and scripts answer it, others refuse.
+            is its log-probability; `max_tokens` is 0 then. Endpoints refuse it, the others answer.
         messages: (role, content) pairs, for endpoints that take text and hide their tokens; others ignore them.
     """
 

@@ -225,7 +225,7 @@ class EngineSession:
 
 def _payload(request: GenerationRequest) -> bytes:
     """The completion request; what the model's generation config would change is set to have no effect."""
-    body = {
+    body: dict[str, Any] = {
         "model": request.adapter or "base",
         "prompt": request.token_ids,
         "max_tokens": request.max_tokens,
@@ -238,6 +238,8 @@ def _payload(request: GenerationRequest) -> bytes:
         "stop": list(request.stop),
         "skip_special_tokens": True,
     }
+    if request.scored_tokens:  # one token is the fewest that the server writes
+        body |= {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
     return json.dumps(body).encode()
 
 

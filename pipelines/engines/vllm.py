@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 
 from pipelines.engines.homes import EngineDirectory
 from pipelines.engines.host import Lease
-from pipelines.engines.outcomes import failed, no_likelihood, too_long
+from pipelines.engines.outcomes import failed, scored, too_long
 from pipelines.engines.protocol import Adapter, GenerationOutcome, GenerationRequest, GeneratorSpec
 from pipelines.engines.session import EngineSession, Reply
 from pipelines.errors import ConfigError, EngineError
@@ -135,9 +135,7 @@ class _Run:
 
     async def _serve(self, request: GenerationRequest) -> None:
         try:
-            outcome = (
-                no_likelihood(request) or too_long(request, self._max_model_len) or await self._ask(request)
-            )
+            outcome = too_long(request, self._max_model_len) or await self._ask(request)
             self._count_refusal(outcome)
         except Exception as error:  # noqa: BLE001 (the caller's thread raises it)
             self.results.put(error)
@@ -197,6 +195,13 @@ def _read(request: GenerationRequest, reply: Reply) -> GenerationOutcome | None:
         choice, usage = reply.body["choices"][0], reply.body["usage"]
         text, reason = choice["text"], choice["finish_reason"]
         tokens, prompt = int(usage["completion_tokens"]), int(usage["prompt_tokens"])
+        if request.scored_tokens:
+            given = request.token_ids[-request.scored_tokens :]
+            places = choice["prompt_logprobs"][-request.scored_tokens :]
+            chances = [
+                float(place[str(token)]["logprob"]) for place, token in zip(places, given, strict=True)
+            ]
+            return scored(request, sum(chances), reply.seconds)
     except (KeyError, IndexError, TypeError, ValueError):
         return None
     if not isinstance(text, str) or reason not in ("stop", "length"):

@@ -169,8 +169,6 @@ EVALUATE_REFERENCE = GenerationStep(
     role="target",
     plan=plan_reference,
     outcome=reference_outcome,
-    # vLLM 0.32 dies of `prompt_logprobs` while an adapter is loaded (`add_lora_logits` sees more rows than it sampled).
-    by_reference=True,
 )
 
 EVALUATE_ADVERSARY = GenerationStep(

@@ -130,6 +130,21 @@ def test_the_proof_of_each_adapter_is_recorded(engine, spec):
     assert proofs["adapter-2"]["untrained"]
 
 
+def test_a_given_answer_has_the_likelihood_that_transformers_gives_it(engine, reference):
+    asked = [
+        replace(item, request_id=f"{name}/{item.request_id}", max_tokens=0, scored_tokens=2)
+        for name in (None, "adapter-0", "adapter-1")
+        for item in requests(6, name)
+    ]
+    asked = [replace(item, token_ids=(*item.token_ids, 9, 30)) for item in asked]
+    ours, theirs = (
+        {item.request_id: item.logprob for item in generator.generate([*asked, *requests(3)])}
+        for generator in (engine, reference)
+    )
+    assert ours == pytest.approx(theirs, abs=1e-3)
+    assert len({round(value, 3) for value in ours.values() if value}) > 12
+
+
 def test_a_stop_string_ends_the_answer_before_it(engine, reference):
     item = next(iter(requests(1, temperature=0.0)))
     word = answers(engine, [item])["0"][0].split()[3]

@@ -28,23 +28,25 @@ def test_each_row_gets_its_own_adapter_and_a_row_without_one_gets_none(slots: li
     torch.testing.assert_close(whole, expected)
 
 
-@pytest.mark.parametrize("grouped", ["1", ""])
-def test_vllm_takes_it_up_only_in_the_servers_started_here(grouped: str) -> None:
+@pytest.mark.parametrize(
+    ("asked", "taken"), [("all", "GroupedLora"), ("logits", "GroupedLogits"), ("", "PunicaWrapperCPU")]
+)
+def test_vllm_takes_it_up_only_in_the_servers_started_here(asked: str, taken: str) -> None:
     pytest.importorskip("vllm")
     code = (
         "from vllm.plugins import load_general_plugins; load_general_plugins()\n"
         "from vllm.platforms.cpu import CpuPlatform; print(CpuPlatform.get_punica_wrapper())"
     )
     said = subprocess.run(
-        [sys.executable, "-c", code], env={"PATH": "", GROUPED_LORA: grouped}, capture_output=True, text=True
+        [sys.executable, "-c", code], env={"PATH": "", GROUPED_LORA: asked}, capture_output=True, text=True
     )
-    assert ("GroupedLora" in said.stdout) == (grouped == "1"), said.stderr
+    assert said.stdout.strip().endswith(f".{taken}"), said.stderr
 
 
-def test_a_compiled_model_keeps_the_products_of_vllm() -> None:
+def test_a_compiled_model_keeps_the_products_of_vllm_in_its_layers() -> None:
     spec = GeneratorSpec(backend="vllm", model="m", model_digest="d", max_adapters=2)
-    assert engine_environment(spec)[0][GROUPED_LORA] == "1"
+    assert engine_environment(spec)[0][GROUPED_LORA] == "all"
     compiled = GeneratorSpec(
         backend="vllm", model="m", model_digest="d", max_adapters=2, options={"compile": True}
     )
-    assert GROUPED_LORA not in engine_environment(compiled)[0]
+    assert engine_environment(compiled)[0][GROUPED_LORA] == "logits"
