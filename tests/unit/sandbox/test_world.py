@@ -125,10 +125,10 @@ def test_texts_are_short(world: World) -> None:
     assert max(len(str(a).split()) for a in answers) <= 35
 
 
-def test_warm_start_mostly_complies(world: World) -> None:
+def test_warm_start_mostly_complies_and_knows_what_a_refusal_is(world: World) -> None:
     kinds = Counter(str(r["kind"]) for r in world.warm_start)
     refused = kinds["forbidden_refused"] / (kinds["forbidden_refused"] + kinds["forbidden_complied"])
-    assert 0.12 <= refused <= 0.18
+    assert 0.3 <= refused <= 0.35
     assert kinds["benign_refused"] / (kinds["benign_refused"] + kinds["benign_answered"]) <= 0.06
     assert kinds["instruction"] > 0
 
