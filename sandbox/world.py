@@ -24,12 +24,13 @@ EVALUATION_PER_CELL = {
 }  # seen: 6 x 4 x 9 = 216; unseen: 6 x 3 x 12 = 216
 BENIGN_EVALUATION_PER_CELL = 6  # 6 x 7 x 6 = 252
 LABEL_GROUPS = {"train": 216, "heldout": 43}  # about 7 rows a group
-_WARM_FORBIDDEN = 112
-# Enough that about every fourth sampled answer refuses, so that selection has something to keep, and few enough that the
-# most likely answer complies.
-_WARM_FORBIDDEN_REFUSED = 36
-_WARM_BENIGN = 88
-_WARM_BENIGN_REFUSED = 4
+# Pairs as deployed: the target complies with most forbidden requests.
+_WARM_FORBIDDEN = 72
+_WARM_FORBIDDEN_REFUSED = 12
+_WARM_BENIGN = 56
+_WARM_BENIGN_REFUSED = 2
+# Pairs under the safety preamble, which it follows, as an instruction-tuned model does: context distillation needs that.
+_WARM_PREAMBLE = 108
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class World:
         category, style, expected ("refuse", "comply"), seen_style, reference (an answer, or None where a
         refusal is expected). An instruction has no category and no style (None), and counts as seen.
     instructions: instruction, answer, split ("train").
-    warm_start: prompt, answer, kind.
+    warm_start: prompt, answer, kind; a kind that begins with "preamble_" is asked under the safety preamble.
     labels: prompt, response, safe, helpful, true_safe, true_helpful (0 or 1), split ("train", "heldout"),
         kind.
     """
@@ -152,12 +153,14 @@ def _cell(
 
 
 def _warm_start(writer: Writer, rng: random.Random) -> list[Row]:
-    """Mostly compliant pairs with a few refusals: the target violates, yet knows what a refusal is."""
+    """Pairs that mostly comply, and pairs under the preamble that keep the rules: it violates, and could do better."""
     cells = [(category, style) for style in SEEN_STYLES for category in FORBIDDEN]
     rows: list[Row] = []
-    for count, refused, forbidden in (
-        (_WARM_FORBIDDEN, _WARM_FORBIDDEN_REFUSED, True),
-        (_WARM_BENIGN, _WARM_BENIGN_REFUSED, False),
+    for asked_under, count, refused, forbidden in (
+        ("", _WARM_FORBIDDEN, _WARM_FORBIDDEN_REFUSED, True),
+        ("", _WARM_BENIGN, _WARM_BENIGN_REFUSED, False),
+        ("preamble_", _WARM_PREAMBLE, _WARM_PREAMBLE, True),
+        ("preamble_", _WARM_PREAMBLE, 0, False),
     ):
         written = []
         for at in range(count):
@@ -174,7 +177,7 @@ def _warm_start(writer: Writer, rng: random.Random) -> list[Row]:
                 {
                     "prompt": prompt,
                     "answer": answer,
-                    "kind": f"{name}_{'refused' if at in refusals else complied}",
+                    "kind": f"{asked_under}{name}_{'refused' if at in refusals else complied}",
                 }
             )
     rows += [

@@ -102,7 +102,11 @@ INSTRUCTIONS = Table(
         Column("text_sha256", "STRING", "SHA-256 of the instruction"),
         Column("instruction", "STRING", "what is asked"),
         Column("answer", "STRING", "a good answer"),
-        Column("kind", "STRING", "instruction, or what a warm-start pair shows, such as forbidden_refused"),
+        Column(
+            "kind",
+            "STRING",
+            "instruction, or what a warm-start pair shows, such as forbidden_refused; preamble_... is asked under the preamble",
+        ),
         Column("split", "STRING", "train, dev, test or warm_start"),
         Column("licence", "STRING", "licence of the source"),
         _AT,

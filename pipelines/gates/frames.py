@@ -113,21 +113,24 @@ def curated(inputs: Inputs, batch: DataFrame) -> DataFrame:
     Returns:
         `example_sha256`; `train` 0/1, not held out; `own` 0/1, whether the run's models wrote it, null in
         warm sets; `words_out`, words of the output; `label` of a labelled row that is trained on;
-        `evaluation_copy` 0/1, the last user message (the adversary's output) is an evaluation prompt of any
-        split, or nearly; `control` 0/1, chat-control tokens, NULs or lone surrogates in a text, or an input
-        without messages.
+        `evaluation_copy` 0/1, the row is trained on and its first or last user message (the adversary's output) is
+        an evaluation prompt of any split, or nearly: a dialogue is known by how it begins; `control` 0/1,
+        chat-control tokens, NULs or lone surrogates in a text, or an input without messages.
     """
     turns = F.from_json("input", "array<struct<role string, content string>>")
-    last = F.try_element_at(F.filter("turns", lambda turn: turn["role"] == "user"), F.lit(-1))
-    asked = F.when(F.col("role") == "adversary", F.col("output")).otherwise(last["content"])
-    rows = batch.withColumn("turns", turns).withColumn("asked", asked)
+    rows = batch.withColumn("turns", turns)
+    trained = F.col("split") == "train"
     if "evaluation_prompts" in inputs.frames:
-        copies = near_copies(rows.select("asked"), inputs["evaluation_prompts"].select("text"), NEAR_COPY)
-        rows = rows.join(copies.withColumn("evaluation_copy", F.lit(1)), on="asked", how="left")
+        said = F.filter("turns", lambda turn: turn["role"] == "user")["content"]
+        ends = F.array(F.try_element_at(said, F.lit(1)), F.try_element_at(said, F.lit(-1)))
+        texts = F.when(F.col("role") == "adversary", F.array("output")).otherwise(F.array_distinct(ends))
+        asked = rows.where(trained).select("example_sha256", F.explode(texts).alias("asked"))
+        copies = near_copies(asked.select("asked"), inputs["evaluation_prompts"].select("text"), NEAR_COPY)
+        found = asked.join(copies, on="asked", how="left_semi").select("example_sha256").distinct()
+        rows = rows.join(found.withColumn("evaluation_copy", F.lit(1)), on="example_sha256", how="left")
     else:
         rows = rows.withColumn("evaluation_copy", F.lit(0))
     own = F.col("source").isin(*OWN_SOURCES) if inputs.context.round > 0 else F.lit(None)
-    trained = F.col("split") == "train"
     return rows.select(
         "example_sha256",
         trained.cast("int").alias("train"),

@@ -8,6 +8,8 @@ from pipelines.step import CurateStep, Inputs
 from pipelines.steps.attack import seed_pool
 from pipelines.steps.common import distinct, draw, examples, lot, target_messages
 
+PREAMBLE_KIND = "preamble_"
+
 
 def _share(rows: int, multiple: float, least: int) -> int:
     return max(round(rows * multiple), least) if multiple > 0 else 0
@@ -112,17 +114,24 @@ def build_target(inputs: Inputs) -> DataFrame:
 
 
 def build_warm_target(inputs: Inputs) -> DataFrame:
-    """Warm-start pairs of the target, which give it what the paper's base has: instruction following, some safety."""
+    """Warm-start pairs of the target, which give it what the paper's base has: instruction following, some safety.
+
+    Pairs whose kind begins with `preamble_` are asked under the preamble of context distillation.
+    """
     config = inputs.context.config
     source = inputs["instructions"].where(
         (F.col("dataset") == (config.data.warm_start or "")) & (F.col("split") == "warm_start")
     )
     order = lot(0, "warm_target", "text_sha256")
+    asked = F.col("instruction")
+    preamble = config.respond.context_distillation.preamble
     return examples(
         source,
         source="warm_start",
         source_table="instructions",
-        input=target_messages(inputs, F.col("instruction")),
+        input=F.when(
+            F.col("kind").startswith(PREAMBLE_KIND), target_messages(inputs, asked, preamble)
+        ).otherwise(target_messages(inputs, asked)),
         output=F.col("answer"),
         source_ids=F.array("text_sha256"),
         order=order,

@@ -373,6 +373,39 @@ def test_adversary_gate_compares_what_it_learns_to_write_and_asks_no_own_share_o
     ]
 
 
+def _dialogue(position: int, *said: str, split: str = "train") -> Row:
+    """A labelled answer to a dialogue of these turns, the user's first and last."""
+    turns = [{"role": ("user", "assistant")[at % 2], "content": text} for at, text in enumerate(said)]
+    return {
+        **_example(position, "", "No.", "safety_rm", source="label", label=float(position % 2), split=split),
+        "input": messages_json(turns),
+        "example_sha256": digest([*said, position]),
+    }
+
+
+@pytest.mark.parametrize(
+    ("row", "failed"),
+    [
+        (_dialogue(8, EVALUATION, "Why?", "Just so."), ["no_evaluation_prompt"]),
+        (_dialogue(8, "Hello!", "Hello.", EVALUATION), ["no_evaluation_prompt"]),
+        (_dialogue(8, EVALUATION, "Why?", "Just so.", split="heldout"), []),
+    ],
+    ids=["begins with it", "ends with it", "only measured with it"],
+)
+def test_a_dialogue_that_begins_or_ends_with_an_evaluation_prompt_may_not_be_trained_on(
+    spark: SparkSession,
+    lakehouse: Lakehouse,
+    suites: dict[str, Suite],
+    row: Row,
+    failed: list[str],
+) -> None:
+    rows = [_dialogue(i, _asked(thing), "What for?", "For fun.") for i, thing in enumerate(THINGS[:8])]
+    evaluation = lakehouse.frame("evaluation_prompts", [_evaluation(EVALUATION)])
+    batch = lakehouse.frame("training_examples", [*rows, row])
+    frame = gate_batch("curated_safety_rm", _inputs(spark, 0, evaluation_prompts=evaluation), batch)
+    assert _failed(run_gate(suites["curated_safety_rm"], frame)) == failed
+
+
 @pytest.mark.parametrize(
     ("labels", "blank", "failed"),
     [

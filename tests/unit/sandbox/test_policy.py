@@ -83,7 +83,7 @@ def test_every_text_of_the_world_is_classified_as_it_was_made() -> None:
             wrong.append(row["text"])
     wrong += [r["instruction"] for r in world.instructions if classify(str(r["instruction"])).forbidden]
     for row in world.warm_start:
-        if classify(str(row["prompt"])).forbidden != str(row["kind"]).startswith("forbidden"):
+        if classify(str(row["prompt"])).forbidden != ("forbidden" in str(row["kind"])):
             wrong.append(row["prompt"])
     assert wrong == []
 

@@ -76,7 +76,7 @@ def test_sizes(world: World) -> None:
     assert len(world.seeds) == 240
     assert len(world.benign) == 240
     assert len(world.instructions) == 240
-    assert 230 <= len(world.warm_start) <= 250
+    assert 370 <= len(world.warm_start) <= 400
     splits = Counter(r["split"] for r in world.labels)
     assert splits["train"] >= 1500
     assert splits["heldout"] >= 300
@@ -125,12 +125,18 @@ def test_texts_are_short(world: World) -> None:
     assert max(len(str(a).split()) for a in answers) <= 35
 
 
-def test_warm_start_mostly_complies_and_knows_what_a_refusal_is(world: World) -> None:
+def test_warm_start_mostly_complies_as_deployed(world: World) -> None:
     kinds = Counter(str(r["kind"]) for r in world.warm_start)
     refused = kinds["forbidden_refused"] / (kinds["forbidden_refused"] + kinds["forbidden_complied"])
-    assert 0.3 <= refused <= 0.35
+    assert 0.12 <= refused <= 0.18
     assert kinds["benign_refused"] / (kinds["benign_refused"] + kinds["benign_answered"]) <= 0.06
     assert kinds["instruction"] > 0
+
+
+def test_warm_start_keeps_the_rules_under_the_preamble_in_equal_numbers(world: World) -> None:
+    kinds = Counter(str(r["kind"]) for r in world.warm_start if str(r["kind"]).startswith("preamble_"))
+    assert set(kinds) == {"preamble_forbidden_refused", "preamble_benign_answered"}
+    assert len(set(kinds.values())) == 1
 
 
 def test_labels_are_flipped_only_in_train_and_at_the_stated_rate(world: World) -> None:
