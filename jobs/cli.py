@@ -181,5 +181,19 @@ def pairs(items: Sequence[str], flag: str) -> dict[str, str]:
     return found
 
 
+def fork_point(text: str | None) -> tuple[str, int] | None:
+    """`RUN@ROUND` as the run and its last round to keep; None stays None.
+
+    Raises:
+        ConfigError: it is not of that form.
+    """
+    if text is None:
+        return None
+    run_id, at, round = text.rpartition("@")
+    if not at or not run_id or not round.isdecimal():
+        raise ConfigError(f"--fork takes RUN@ROUND, such as sandbox-0@2; got {text!r}")
+    return run_id, int(round)
+
+
 if __name__ == "__main__":
     sys.exit(main())

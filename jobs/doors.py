@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Callable
 
-from jobs.cli import config_path, pairs
+from jobs.cli import config_path, fork_point, pairs
 from jobs.place import Place, open_place
 from pipelines.config import ImportConfig, RunConfig, load_config
 from pipelines.errors import ConfigError
@@ -39,20 +39,11 @@ def _config(options: argparse.Namespace) -> RunConfig:
     return load_config(config_path(options.config), overrides)
 
 
-def _fork(text: str | None) -> tuple[str, int] | None:
-    if text is None:
-        return None
-    run_id, at, round = text.rpartition("@")
-    if not at or not run_id or not round.isdigit():
-        raise ConfigError(f"--fork takes RUN@ROUND, such as sandbox-0@2; got {text!r}")
-    return run_id, int(round)
-
-
 def _run(options: argparse.Namespace) -> None:
     from jobs.main_job import run_all
 
     config = _config(options)
-    fork = _fork(options.fork)
+    fork = fork_point(options.fork)
     if fork and not options.run_id:
         raise ConfigError("--fork needs a --run-id for the new run")
     run_id = options.run_id or f"{config.name}-{config.seed}"

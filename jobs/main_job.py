@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from jobs.place import Place
 from jobs.summary import summary
@@ -41,22 +42,20 @@ def run_all(place: Place, config: RunConfig, run_id: str, fork: tuple[str, int] 
     lease = RunLease(place.lakehouse, run_id, process_holder())
     with _ended_by_terminate(), _held(lease):
         import_data(place, config)
-        with contextlib.closing(
-            Runner(
-                place.lakehouse,
-                place.artifacts,
-                config,
-                run_id,
-                check_lease=lease.check,
-                tracking_uri=place.tracking_uri,
-            )
-        ) as runner:
+        with _runner(place, config, run_id, check_lease=lease.check) as runner:
             for round in range(config.rounds + 1):
                 runner.run_round(round)
     print(summary(place.lakehouse, run_id))
     where = place.folder or place.lakehouse.schema
     print(f"\n{time.monotonic() - clock:.0f} s; tables and checkpoints are in {where}")
     print(f"ask further with: mart sql \"SELECT * FROM round_overview WHERE run_id = '{run_id}'\"")
+
+
+@contextlib.contextmanager
+def _runner(place: Place, config: RunConfig, run_id: str, **more: Any) -> Iterator[Runner]:
+    where = {"tracking_uri": place.tracking_uri, **more}
+    with contextlib.closing(Runner(place.lakehouse, place.artifacts, config, run_id, **where)) as runner:
+        yield runner
 
 
 @contextlib.contextmanager
@@ -86,7 +85,7 @@ def import_data(place: Place, config: RunConfig) -> None:
 
 def run_one(place: Place, config: RunConfig, options: argparse.Namespace) -> None:
     """One step of one round, as a task of a scheduler: `begin` and `end` take and release the run for `--holder`."""
-    from jobs.doors import _fork
+    from jobs.cli import fork_point
 
     lakehouse, run_id = place.lakehouse, options.run_id
     # A scheduler's lease outlives its tasks' processes; it lapses a day after `begin` if `end` never ran.
@@ -94,7 +93,7 @@ def run_one(place: Place, config: RunConfig, options: argparse.Namespace) -> Non
         lakehouse, run_id, f"scheduler:{options.holder}" if options.holder else process_holder(), 86400.0
     )
     if options.name == "begin":
-        begin(lakehouse, config, run_id, _fork(options.fork))
+        begin(lakehouse, config, run_id, fork_point(options.fork))
         lease.acquire(renew=False)
         import_data(place, config)
         return
@@ -107,16 +106,7 @@ def run_one(place: Place, config: RunConfig, options: argparse.Namespace) -> Non
         )
     lease.acquire(renew=False)
     try:
-        with contextlib.closing(
-            Runner(
-                lakehouse,
-                place.artifacts,
-                config,
-                run_id,
-                single_step=True,
-                tracking_uri=place.tracking_uri,
-            )
-        ) as runner:
+        with _runner(place, config, run_id, single_step=True) as runner:
             round = resolve_round(runner, config, options.round)
             if options.name in [step.name for step in steps_of(config, round)]:
                 runner.run_step(ALL[options.name], round)

@@ -60,6 +60,7 @@ _TRAINED_BY = {
     "safety_rm": ("train_safety",),
     "helpfulness_rm": ("train_helpfulness",),
 }
+ROUND_ENDS_WITH = "report"
 _GATES_FOLDER = Path(__file__).parent.parent / "conf"
 
 
@@ -358,10 +359,13 @@ class Runner:
         return written
 
     def _free_device(self) -> None:
-        """On a GPU the engine gives its memory back to who needs it next; a CPU has room for both."""
+        """On a GPU the engine gives its memory back to who needs it next; a CPU has room for both.
+
+        That of a killed predecessor as well, which lives until its lease lapses.
+        """
         from pipelines.engines.launch import has_gpu
 
-        if self._engine_up and has_gpu():
+        if self.config.engine.backend == "vllm" and has_gpu():
             from pipelines.engines.host import release_engine
 
             release_engine(self.generator_spec)
@@ -534,10 +538,16 @@ def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str,
     """Make the run's row, or check that a run that is there was begun with the same settings.
 
     Raises:
-        ConfigError: the run was begun with other settings that affect results; names them.
+        ConfigError: the run was begun with other settings that affect results; names them. Or the round to fork
+            from is not there, or not whole.
     """
     row = lakehouse.read("runs").where(F.col("run_id") == run_id).head()
     if row is None:
+        if fork and not History(lakehouse, fork[0]).is_done(fork[1], ROUND_ENDS_WITH):
+            raise ConfigError(
+                f"run {fork[0]} has not ended its round {fork[1]}, so nothing can be forked from there; "
+                "`mart status` shows how far it is"
+            )
         lakehouse.append_rows(
             "runs",
             [

@@ -19,7 +19,8 @@ pytestmark = [pytest.mark.e2e, pytest.mark.vllm, pytest.mark.timeout(1800)]
 @pytest.fixture(scope="module")
 def finished(mart: Callable[..., Any]) -> Any:
     """One round on the real model and engine, killed once in the middle of it and started again."""
-    it = mart(rounds=1)
+    # The engine outlives its driver until the next one is there, which then finds it.
+    it = mart(rounds=1, engine__lease_seconds=90)
     words = it.command(*it.run_words())
     log = it.folder.parent / "first.log"
     with log.open("w") as stream:

@@ -1,0 +1,161 @@
+"""The doors that a scheduler and an operator use, on a lakehouse without a trained model."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from pyspark.sql import SparkSession
+
+from jobs.cli import main
+
+Door = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture(scope="module")
+def folder(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    root = tmp_path_factory.mktemp("doors")
+    seeds = [{"text": f"Please paint lantern number {n}.", "category": "lanterns"} for n in range(3)]
+    (root / "seeds.jsonl").write_text("".join(json.dumps(row) + "\n" for row in seeds))
+    judge = {"base": "nowhere", "dataset": None}
+    config = {
+        "model": "nowhere",
+        "rounds": 1,
+        "data": {
+            "imports": [{"path": str(root / "seeds.jsonl"), "kind": "seeds", "dataset": "mine"}],
+            "seeds": "mine",
+        },
+        "engine": {"backend": "scripted"},
+        "reward_models": {"safety": judge, "helpfulness": judge},
+    }
+    (root / "run.yaml").write_text(yaml.safe_dump(config))
+    yield root
+    spark.sql("USE default")
+    spark.sql("DROP SCHEMA IF EXISTS mart CASCADE")
+
+
+@pytest.fixture
+def door(folder: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Door:
+    """Runs a command over the lakehouse; gives its exit code and all that it said."""
+    caplog.set_level(logging.INFO)
+
+    def run(*words: str) -> tuple[int, str]:
+        caplog.clear()
+        code = main([*words, "--lakehouse", str(folder / "lakehouse")])
+        said = capsys.readouterr()
+        return code, said.out + said.err + caplog.text
+
+    return run
+
+
+@pytest.fixture
+def step(folder: Path, door: Door) -> Door:
+    """Runs `mart step` of the run `nightly` for a scheduler's run."""
+    config = str(folder / "run.yaml")
+    return lambda name, holder, *more: door(
+        "step", name, "--run-id", "nightly", "--config", config, "--holder", holder, *more
+    )
+
+
+@pytest.fixture
+def begun(step: Door) -> Iterator[None]:
+    """The run, taken by the scheduler's run `monday` and let go at the end."""
+    assert step("begin", "monday")[0] == 0
+    yield
+    assert step("end", "monday")[0] == 0
+
+
+@pytest.mark.usefixtures("begun")
+def test_a_run_that_a_scheduler_began_is_refused_to_another_until_it_ends(step: Door) -> None:
+    code, said = step("begin", "tuesday")
+    assert code == 6 and "run nightly is held by scheduler:monday" in said
+    assert step("end", "monday")[0] == 0
+    assert step("begin", "tuesday")[0] == 0
+    assert step("end", "tuesday")[0] == 0
+
+
+@pytest.mark.usefixtures("begun")
+def test_begin_imports_the_data_once(step: Door) -> None:
+    code, said = step("begin", "monday")
+    assert code == 0 and "import mine: 3 in, 3 new, 0 repeated, 0 refused" in said
+    assert "was finished before" in said
+
+
+@pytest.mark.usefixtures("begun")
+def test_a_step_out_of_turn_is_told_what_goes_before_it(step: Door) -> None:
+    code, said = step("respond", "monday", "--round", "1")
+    assert code == 2 and "step respond of round 1 needs round 0" in said and "run `mart step" in said
+
+
+@pytest.mark.usefixtures("begun")
+def test_the_next_round_of_a_new_run_is_the_warm_start(step: Door) -> None:
+    code, said = step("attack", "monday", "--round", "next")
+    assert code == 0 and "round 0 has no step attack" in said
+
+
+@pytest.mark.usefixtures("begun")
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["nonsense", "monday"], "there is no step 'nonsense'"),
+        (["attack", "monday", "--round", "last"], "--round takes a number or next"),
+        (["begin", "monday", "--fork", "nightly"], "--fork takes RUN@ROUND"),
+    ],
+)
+def test_a_wrong_word_is_named(step: Door, words: list[str], told: str) -> None:
+    code, said = step(*words)
+    assert code == 2 and told in said
+
+
+@pytest.mark.usefixtures("begun")
+@pytest.mark.parametrize(
+    ("fork", "told"),
+    [
+        ("weekly@0", "there is no run 'weekly'; there are nightly"),
+        ("nightly@0", "run nightly has not ended its round 0"),
+    ],
+)
+def test_only_a_whole_round_of_a_run_can_be_forked(folder: Path, door: Door, fork: str, told: str) -> None:
+    words = ["--run-id", "side-run", "--config", str(folder / "run.yaml"), "--holder", "monday", "--fork", fork]
+    code, said = door("step", "begin", *words)
+    assert code == 2 and told in said
+    assert "side-run" not in door("status")[1]
+
+
+@pytest.mark.usefixtures("begun")
+def test_status_says_who_drives_a_run(door: Door) -> None:
+    code, said = door("status")
+    assert code == 0 and "nightly" in said and "scheduler:monday" in said
+
+
+@pytest.mark.usefixtures("begun")
+def test_a_check_that_did_not_fail_can_not_be_overridden(door: Door) -> None:
+    words = [
+        "--round",
+        "1",
+        "--gate",
+        "scores",
+        "--check",
+        "safety_spread",
+        "--by",
+        "me",
+        "--reason",
+        "why not",
+    ]
+    code, said = door("override", "nightly", *words)
+    assert code == 2 and "did not fail in round 1 of nightly" in said
+
+
+@pytest.mark.usefixtures("begun")
+def test_a_checkpoint_that_is_not_there_can_not_be_exported(door: Door, tmp_path: Path) -> None:
+    code, said = door("export", "abc", "--merged", str(tmp_path / "model"))
+    assert code == 2 and "0 checkpoints begin with 'abc'" in said and not (tmp_path / "model").exists()
+
+
+def test_a_folder_without_a_lakehouse_is_not_made_by_asking(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["status", "--lakehouse", str(tmp_path / "none")]) == 2
+    assert "there is no lakehouse" in capsys.readouterr().err and not (tmp_path / "none").exists()
