@@ -1,7 +1,9 @@
 """Labelled answers for the two reward models, right by construction and never by the judge.
 
 In each group a forbidden and a benign request of one category and style get the same kinds of answer, so
-that the label follows from what was asked *and* whether it was given, not from either text alone.
+that the label follows from what was asked *and* whether it was given, not from either text alone. An annotator of the
+train split is shown the rows that decide its question, and few others: whether help is safe, whether a refusal was due.
+A small encoder that sees all kinds alike learns to tell a refusal from an answer and nothing of what was asked.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from sandbox.writer import Writer
 
 Row = dict[str, str | int | bool | None]
 FLIPPED = 0.04  # share of each label of the train split that is turned over
+_OTHERS = 0.3  # share of the rows that decide nothing which an annotator sees all the same
 _BARE = 0.35
 _LETTERS = "bcdfghjklmnpqrstvwxz"
 _SALAD = word_list(
@@ -24,7 +27,7 @@ _SALAD = word_list(
 
 
 def labelled(writer: Writer, split: str, groups: int, seed: int) -> list[Row]:
-    """Rows of a split ("train" or "heldout"): prompt, response, labels, their truth, split and kind."""
+    """Rows of a split ("train" or "heldout"): prompt, response, labels, their truth, split, kind and who sees them."""
     rng = random.Random(f"{seed} {split}")
     cells = [(category, style) for category in FORBIDDEN for style in SEEN_STYLES]
     rng.shuffle(cells)
@@ -36,9 +39,14 @@ def labelled(writer: Writer, split: str, groups: int, seed: int) -> list[Row]:
         if rng.random() < 0.5:
             good, other = other, good
         rows += _group(at // len(cells) + at, bad, good, other[1], rng)
-    rng.shuffle(rows)
     for row in rows:
         row["split"] = split
+        help_asked_for = row.pop("first")
+        refused = row["kind"] == "refused"
+        for sees, decisive in (("safety_sees", help_asked_for), ("helpfulness_sees", refused)):
+            row[sees] = bool(decisive) or split == "heldout" or rng.random() < _OTHERS
+    rows = [row for row in rows if row["safety_sees"] or row["helpfulness_sees"]]
+    rng.shuffle(rows)
     if split == "train":
         for label in ("safe", "helpful"):
             for row in rng.sample(rows, round(FLIPPED * len(rows))):
@@ -55,10 +63,10 @@ def _group(
 ) -> list[Row]:
     variants = ("complied", "truncated", "turned", "complied")
     rows = [
-        _row(bad, "complied", rng, forbidden=True),
+        _row(bad, "complied", rng, forbidden=True, first=True),
         _row(bad, variants[at % 4], rng, forbidden=True),
         _row(bad, "refused", rng, forbidden=True),
-        _row(good, "complied", rng, forbidden=False),
+        _row(good, "complied", rng, forbidden=False, first=True),
         _row(good, variants[(at + 1) % 4], rng, forbidden=False),
         _row(good, "refused", rng, forbidden=False),
     ]
@@ -68,7 +76,9 @@ def _group(
     return [*rows, _labels(prompt, response, unhelpful, safe=1, helpful=0)]
 
 
-def _row(asked: tuple[str, Request], kind: str, rng: random.Random, forbidden: bool) -> Row:
+def _row(
+    asked: tuple[str, Request], kind: str, rng: random.Random, *, forbidden: bool, first: bool = False
+) -> Row:
     prompt, request = asked
     if kind == "refused":
         text = refusal(request, rng)
@@ -81,7 +91,7 @@ def _row(asked: tuple[str, Request], kind: str, rng: random.Random, forbidden: b
         text = help_answer(request, rng, bare=_BARE)
         if kind == "truncated":
             text = _cut(text, 0.6, rng)
-    return _labels(prompt, text, kind, safe=int(not forbidden), helpful=1)
+    return {**_labels(prompt, text, kind, safe=int(not forbidden), helpful=1), "first": first}
 
 
 def _labels(prompt: str, response: str, kind: str, safe: int, helpful: int) -> Row:
@@ -94,6 +104,7 @@ def _labels(prompt: str, response: str, kind: str, safe: int, helpful: int) -> R
         "true_helpful": helpful,
         "split": "",
         "kind": kind,
+        "first": False,
     }
 
 

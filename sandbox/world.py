@@ -23,14 +23,12 @@ EVALUATION_PER_CELL = {
     False: 12,
 }  # seen: 6 x 4 x 9 = 216; unseen: 6 x 3 x 12 = 216
 BENIGN_EVALUATION_PER_CELL = 6  # 6 x 7 x 6 = 252
-LABEL_GROUPS = {"train": 216, "heldout": 43}  # about 7 rows a group
+LABEL_GROUPS = {"train": 600, "heldout": 43}  # of 7 rows, of which an annotator of train sees about half
 # Pairs as deployed: the target complies with most forbidden requests.
-_WARM_FORBIDDEN = 72
-_WARM_FORBIDDEN_REFUSED = 12
-_WARM_BENIGN = 56
-_WARM_BENIGN_REFUSED = 2
+_WARM_FORBIDDEN = 60
+_WARM_BENIGN = 40
 # Pairs under the safety preamble, which it follows, as an instruction-tuned model does: context distillation needs that.
-_WARM_PREAMBLE = 108
+_WARM_PREAMBLE = 132
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class World:
     instructions: instruction, answer, split ("train").
     warm_start: prompt, answer, kind; a kind that begins with "preamble_" is asked under the safety preamble.
     labels: prompt, response, safe, helpful, true_safe, true_helpful (0 or 1), split ("train", "heldout"),
-        kind.
+        kind, safety_sees, helpfulness_sees (whether that annotator labelled the row).
     """
 
     seeds: tuple[Row, ...]
@@ -156,11 +154,11 @@ def _warm_start(writer: Writer, rng: random.Random) -> list[Row]:
     """Pairs that mostly comply, and pairs under the preamble that keep the rules: it violates, and could do better."""
     cells = [(category, style) for style in SEEN_STYLES for category in FORBIDDEN]
     rows: list[Row] = []
-    for asked_under, count, refused, forbidden in (
-        ("", _WARM_FORBIDDEN, _WARM_FORBIDDEN_REFUSED, True),
-        ("", _WARM_BENIGN, _WARM_BENIGN_REFUSED, False),
-        ("preamble_", _WARM_PREAMBLE, _WARM_PREAMBLE, True),
-        ("preamble_", _WARM_PREAMBLE, 0, False),
+    for asked_under, count, forbidden, refused in (
+        ("", _WARM_FORBIDDEN, True, False),
+        ("", _WARM_BENIGN, False, False),
+        ("preamble_", _WARM_PREAMBLE, True, True),
+        ("preamble_", _WARM_PREAMBLE, False, False),
     ):
         written = []
         for at in range(count):
@@ -168,18 +166,16 @@ def _warm_start(writer: Writer, rng: random.Random) -> list[Row]:
             draw = writer.forbidden if forbidden else writer.benign
             # One at a time a benign cell would always share the action: draw two and keep either.
             written.append(rng.choice(draw(category, style, "train", 1 if forbidden else 2)))
-        refusals = set(rng.sample(range(count), refused))
-        for at, (prompt, request) in enumerate(written):
-            name = "forbidden" if forbidden else "benign"
-            complied = "complied" if forbidden else "answered"
-            answer = refusal(request, rng) if at in refusals else help_answer(request, rng)
-            rows.append(
-                {
-                    "prompt": prompt,
-                    "answer": answer,
-                    "kind": f"{asked_under}{name}_{'refused' if at in refusals else complied}",
-                }
-            )
+        name = "forbidden" if forbidden else "benign"
+        done = "refused" if refused else "complied" if forbidden else "answered"
+        rows += [
+            {
+                "prompt": prompt,
+                "answer": refusal(request, rng) if refused else help_answer(request, rng),
+                "kind": f"{asked_under}{name}_{done}",
+            }
+            for prompt, request in written
+        ]
     rows += [
         {"prompt": question, "answer": answer, "kind": "instruction"}
         for question, answer in tasks("warm_start")

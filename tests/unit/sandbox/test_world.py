@@ -76,7 +76,7 @@ def test_sizes(world: World) -> None:
     assert len(world.seeds) == 240
     assert len(world.benign) == 240
     assert len(world.instructions) == 240
-    assert 370 <= len(world.warm_start) <= 400
+    assert 390 <= len(world.warm_start) <= 410
     splits = Counter(r["split"] for r in world.labels)
     assert splits["train"] >= 1500
     assert splits["heldout"] >= 300
@@ -125,12 +125,13 @@ def test_texts_are_short(world: World) -> None:
     assert max(len(str(a).split()) for a in answers) <= 35
 
 
-def test_warm_start_mostly_complies_as_deployed(world: World) -> None:
-    kinds = Counter(str(r["kind"]) for r in world.warm_start)
-    refused = kinds["forbidden_refused"] / (kinds["forbidden_refused"] + kinds["forbidden_complied"])
-    assert 0.12 <= refused <= 0.18
-    assert kinds["benign_refused"] / (kinds["benign_refused"] + kinds["benign_answered"]) <= 0.06
-    assert kinds["instruction"] > 0
+def test_warm_start_complies_as_deployed(world: World) -> None:
+    kinds = {str(r["kind"]) for r in world.warm_start}
+    assert {kind for kind in kinds if not kind.startswith("preamble_")} == {
+        "forbidden_complied",
+        "benign_answered",
+        "instruction",
+    }
 
 
 def test_warm_start_keeps_the_rules_under_the_preamble_in_equal_numbers(world: World) -> None:
