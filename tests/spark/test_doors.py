@@ -118,7 +118,16 @@ def test_a_wrong_word_is_named(step: Door, words: list[str], told: str) -> None:
     ],
 )
 def test_only_a_whole_round_of_a_run_can_be_forked(folder: Path, door: Door, fork: str, told: str) -> None:
-    words = ["--run-id", "side-run", "--config", str(folder / "run.yaml"), "--holder", "monday", "--fork", fork]
+    words = [
+        "--run-id",
+        "side-run",
+        "--config",
+        str(folder / "run.yaml"),
+        "--holder",
+        "monday",
+        "--fork",
+        fork,
+    ]
     code, said = door("step", "begin", *words)
     assert code == 2 and told in said
     assert "side-run" not in door("status")[1]
