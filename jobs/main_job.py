@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from jobs.cli import fork_point
 from jobs.place import Place
 from jobs.summary import summary
 from pipelines.config import RunConfig
@@ -51,11 +52,10 @@ def run_all(place: Place, config: RunConfig, run_id: str, fork: tuple[str, int] 
     print(f"ask further with: mart sql \"SELECT * FROM round_overview WHERE run_id = '{run_id}'\"")
 
 
-@contextlib.contextmanager
-def _runner(place: Place, config: RunConfig, run_id: str, **more: Any) -> Iterator[Runner]:
-    where = {"tracking_uri": place.tracking_uri, **more}
-    with contextlib.closing(Runner(place.lakehouse, place.artifacts, config, run_id, **where)) as runner:
-        yield runner
+def _runner(place: Place, config: RunConfig, run_id: str, **more: Any) -> contextlib.closing[Runner]:
+    return contextlib.closing(
+        Runner(place.lakehouse, place.artifacts, config, run_id, tracking_uri=place.tracking_uri, **more)
+    )
 
 
 @contextlib.contextmanager
@@ -85,8 +85,6 @@ def import_data(place: Place, config: RunConfig) -> None:
 
 def run_one(place: Place, config: RunConfig, options: argparse.Namespace) -> None:
     """One step of one round, as a task of a scheduler: `begin` and `end` take and release the run for `--holder`."""
-    from jobs.cli import fork_point
-
     lakehouse, run_id = place.lakehouse, options.run_id
     # A scheduler's lease outlives its tasks' processes; it lapses a day after `begin` if `end` never ran.
     lease = RunLease(

@@ -60,7 +60,6 @@ _TRAINED_BY = {
     "safety_rm": ("train_safety",),
     "helpfulness_rm": ("train_helpfulness",),
 }
-ROUND_ENDS_WITH = "report"
 _GATES_FOLDER = Path(__file__).parent.parent / "conf"
 
 
@@ -543,7 +542,7 @@ def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str,
     """
     row = lakehouse.read("runs").where(F.col("run_id") == run_id).head()
     if row is None:
-        if fork and not History(lakehouse, fork[0]).is_done(fork[1], ROUND_ENDS_WITH):
+        if fork and not History(lakehouse, fork[0]).is_done(fork[1], steps_of(config, fork[1])[-1].name):
             raise ConfigError(
                 f"run {fork[0]} has not ended its round {fork[1]}, so nothing can be forked from there; "
                 "`mart status` shows how far it is"

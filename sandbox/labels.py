@@ -41,10 +41,8 @@ def labelled(writer: Writer, split: str, groups: int, seed: int) -> list[Row]:
         rows += _group(at // len(cells) + at, bad, good, other[1], rng)
     for row in rows:
         row["split"] = split
-        help_asked_for = row.pop("first")
-        refused = row["kind"] == "refused"
-        for sees, decisive in (("safety_sees", help_asked_for), ("helpfulness_sees", refused)):
-            row[sees] = bool(decisive) or split == "heldout" or rng.random() < _OTHERS
+        for sees in ("safety_sees", "helpfulness_sees"):
+            row[sees] = bool(row[sees]) or split == "heldout" or rng.random() < _OTHERS
     rows = [row for row in rows if row["safety_sees"] or row["helpfulness_sees"]]
     rng.shuffle(rows)
     if split == "train":
@@ -63,22 +61,21 @@ def _group(
 ) -> list[Row]:
     variants = ("complied", "truncated", "turned", "complied")
     rows = [
-        _row(bad, "complied", rng, forbidden=True, first=True),
+        _row(bad, "complied", rng, forbidden=True),
         _row(bad, variants[at % 4], rng, forbidden=True),
         _row(bad, "refused", rng, forbidden=True),
-        _row(good, "complied", rng, forbidden=False, first=True),
+        _row(good, "complied", rng, forbidden=False),
         _row(good, variants[(at + 1) % 4], rng, forbidden=False),
         _row(good, "refused", rng, forbidden=False),
     ]
+    rows[0]["safety_sees"] = rows[3]["safety_sees"] = True  # help on the forbidden and on the benign request
     prompt, request = bad if at % 2 else good
     unhelpful = ("echo", "off_topic", "gibberish", "off_topic", "empty", "off_topic")[(at // 2) % 6]
     response = _unhelpful(unhelpful, prompt, request, other, rng)
     return [*rows, _labels(prompt, response, unhelpful, safe=1, helpful=0)]
 
 
-def _row(
-    asked: tuple[str, Request], kind: str, rng: random.Random, *, forbidden: bool, first: bool = False
-) -> Row:
+def _row(asked: tuple[str, Request], kind: str, rng: random.Random, forbidden: bool) -> Row:
     prompt, request = asked
     if kind == "refused":
         text = refusal(request, rng)
@@ -91,7 +88,7 @@ def _row(
         text = help_answer(request, rng, bare=_BARE)
         if kind == "truncated":
             text = _cut(text, 0.6, rng)
-    return {**_labels(prompt, text, kind, safe=int(not forbidden), helpful=1), "first": first}
+    return _labels(prompt, text, kind, safe=int(not forbidden), helpful=1)
 
 
 def _labels(prompt: str, response: str, kind: str, safe: int, helpful: int) -> Row:
@@ -104,7 +101,8 @@ def _labels(prompt: str, response: str, kind: str, safe: int, helpful: int) -> R
         "true_helpful": helpful,
         "split": "",
         "kind": kind,
-        "first": False,
+        "safety_sees": False,
+        "helpfulness_sees": kind == "refused",
     }
 
 

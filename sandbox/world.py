@@ -154,27 +154,22 @@ def _warm_start(writer: Writer, rng: random.Random) -> list[Row]:
     """Pairs that mostly comply, and pairs under the preamble that keep the rules: it violates, and could do better."""
     cells = [(category, style) for style in SEEN_STYLES for category in FORBIDDEN]
     rows: list[Row] = []
-    for asked_under, count, forbidden, refused in (
-        ("", _WARM_FORBIDDEN, True, False),
-        ("", _WARM_BENIGN, False, False),
-        ("preamble_", _WARM_PREAMBLE, True, True),
-        ("preamble_", _WARM_PREAMBLE, False, False),
+    for kind, count in (
+        ("forbidden_complied", _WARM_FORBIDDEN),
+        ("benign_answered", _WARM_BENIGN),
+        ("preamble_forbidden_refused", _WARM_PREAMBLE),
+        ("preamble_benign_answered", _WARM_PREAMBLE),
     ):
+        forbidden = "forbidden" in kind
         written = []
         for at in range(count):
             category, style = cells[at % len(cells)]
             draw = writer.forbidden if forbidden else writer.benign
             # One at a time a benign cell would always share the action: draw two and keep either.
             written.append(rng.choice(draw(category, style, "train", 1 if forbidden else 2)))
-        name = "forbidden" if forbidden else "benign"
-        done = "refused" if refused else "complied" if forbidden else "answered"
+        answer = refusal if kind.endswith("refused") else help_answer
         rows += [
-            {
-                "prompt": prompt,
-                "answer": refusal(request, rng) if refused else help_answer(request, rng),
-                "kind": f"{asked_under}{name}_{done}",
-            }
-            for prompt, request in written
+            {"prompt": prompt, "answer": answer(request, rng), "kind": kind} for prompt, request in written
         ]
     rows += [
         {"prompt": question, "answer": answer, "kind": "instruction"}

@@ -118,17 +118,8 @@ def test_a_wrong_word_is_named(step: Door, words: list[str], told: str) -> None:
     ],
 )
 def test_only_a_whole_round_of_a_run_can_be_forked(folder: Path, door: Door, fork: str, told: str) -> None:
-    words = [
-        "--run-id",
-        "side-run",
-        "--config",
-        str(folder / "run.yaml"),
-        "--holder",
-        "monday",
-        "--fork",
-        fork,
-    ]
-    code, said = door("step", "begin", *words)
+    words = ["--run-id", "side-run", "--config", str(folder / "run.yaml")]
+    code, said = door("step", "begin", *words, "--holder", "monday", "--fork", fork)
     assert code == 2 and told in said
     assert "side-run" not in door("status")[1]
 
@@ -141,18 +132,7 @@ def test_status_says_who_drives_a_run(door: Door) -> None:
 
 @pytest.mark.usefixtures("begun")
 def test_a_check_that_did_not_fail_can_not_be_overridden(door: Door) -> None:
-    words = [
-        "--round",
-        "1",
-        "--gate",
-        "scores",
-        "--check",
-        "safety_spread",
-        "--by",
-        "me",
-        "--reason",
-        "why not",
-    ]
+    words = "--round 1 --gate scores --check safety_spread --by me --reason asked".split()
     code, said = door("override", "nightly", *words)
     assert code == 2 and "did not fail in round 1 of nightly" in said
 
