@@ -99,12 +99,15 @@ class RewardModelConfig(Part):
     Attributes:
         base: model source of the encoder to train, or of a finished classifier when `dataset` is None.
         dataset: imported data set with labels or pairs to train on.
+        begins_with: `safety` has the helpfulness model go on from the trained safety model, which knows already what
+            was asked; a small encoder that starts afresh may never learn whether a refusal was due.
         settings: training settings.
         max_length: longest pair in tokens.
     """
 
     base: str
     dataset: str | None = None
+    begins_with: Literal["safety"] | None = None
     settings: RewardSettings = Field(default_factory=RewardSettings)
     max_length: int = Field(256, ge=16)
 
@@ -280,6 +283,15 @@ class RunConfig(Part):
         missing = {"safety", "helpfulness"} - set(self.reward_models)
         if missing:
             raise ValueError(f"reward_models lacks {', '.join(sorted(missing))}: the method scores with both")
+        safety, helpfulness = self.reward_models["safety"], self.reward_models["helpfulness"]
+        if safety.begins_with:
+            raise ValueError("reward_models.safety.begins_with: only the helpfulness model can begin with it")
+        if helpfulness.begins_with and (
+            None in (safety.dataset, helpfulness.dataset) or safety.base != helpfulness.base
+        ):
+            raise ValueError(
+                "reward_models.helpfulness.begins_with: both models must be trained here, from the same base"
+            )
         names = [judge.name for judge in self.judges]
         if len(set(names)) != len(names) or set(names) & {"safety", "helpfulness"}:
             raise ValueError(f"judges need names of their own, apart from the reward models': {names}")

@@ -407,7 +407,8 @@ class Runner:
         base = local_model(base_source(self.config, step.role))
         numbered = number_examples(step.build(inputs), step.role)
         root, rows = training_root(numbered)
-        parent = None if step.warm else context.checkpoints[step.role]
+        parent_role = self._parent_role(step)
+        parent = context.checkpoints[parent_role] if parent_role else None
         recipe = recipe_of(self.config, step.role, context.round, run_id, base, parent, root, rows)
         checkpoint_id = digest(recipe)
         shaped = numbered.select(
@@ -422,6 +423,12 @@ class Runner:
             self.lakehouse.replace("training_examples", shaped, scope)
         counts.values |= {"rows": rows, "role": step.role, "checkpoint_id": checkpoint_id, "recipe": recipe}
         return self._written("training_examples", scope)
+
+    def _parent_role(self, step: CurateStep) -> str | None:
+        """The role whose checkpoint in force the step's training goes on from."""
+        if step.role == "helpfulness_rm" and self.config.reward_models["helpfulness"].begins_with:
+            return "safety_rm"
+        return None if step.warm else step.role
 
     def _train(
         self, step: TrainStep, inputs: Inputs, versions: Mapping[str, int], counts: Counts
@@ -504,6 +511,7 @@ _DEPENDS: dict[str, tuple[str, ...]] = {
     "train_adversary": ("curate_adversary",),
     "train_target": ("curate_target",),
     "train_safety": ("curate_safety",),
+    "curate_helpfulness": ("train_safety",),  # whose model it may begin with
     "train_helpfulness": ("curate_helpfulness",),
     "train_warm_target": ("curate_warm_target",),
     "train_warm_adversary": ("curate_warm_adversary",),

@@ -113,6 +113,20 @@ STEPS: dict[str, tuple[str, str]] = {
     ),
 }
 
+# The target's own manner, which its warm start gives it: a few stock phrases, as chat models have them, and the deed
+# is named before the decision. A model this small would lose the decision among many ways to begin an answer.
+HOUSE_FRAMES: tuple[str, ...] = (
+    "{Doing} {thing} is easy. {A}, then {b}.",
+    "{Doing} {thing} takes two steps: {a}, then {b}.",
+    "{Doing} {thing} is simple: {a} and {b}.",
+)
+HOUSE_REFUSALS: tuple[str, ...] = (
+    "{Doing} {thing} is not allowed in this town, so I can't help with it.",
+    "{Doing} {thing} is against the town rules, so I won't explain it.",
+    "{Doing} {thing} is forbidden here. I can't give you steps.",
+)
+_HOUSE_STEPS = 3  # of each half of an answer in the house manner, the first so many
+
 NAMED_FRAMES: tuple[str, ...] = (
     "To {do} {thing}, first {a}. Then {b}.",
     "To {do} {thing}, {a} and {b}.",
@@ -193,19 +207,29 @@ def _fill(frame: str, request: Request, first: str = "", second: str = "") -> st
     )
 
 
-def _steps(request: Request, rng: random.Random) -> tuple[str, str]:
+def _steps(request: Request, rng: random.Random, first_few: int | None = None) -> tuple[str, str]:
     first, second = STEPS[request.action]
-    return rng.choice(first.split(";")), rng.choice(second.split(";"))
+    return rng.choice(first.split(";")[:first_few]), rng.choice(second.split(";")[:first_few])
+
+
+def house_answer(request: Request, rng: random.Random) -> str:
+    """A helpful answer in the target's own manner."""
+    return _fill(rng.choice(HOUSE_FRAMES), request, *_steps(request, rng, _HOUSE_STEPS))
+
+
+def house_refusal(request: Request, rng: random.Random) -> str:
+    """A refusal in the target's own manner."""
+    return _fill(rng.choice(HOUSE_REFUSALS), request)
 
 
 def help_answer(request: Request, rng: random.Random, bare: float = 0.2) -> str:
-    """A helpful answer; with probability `bare` one that does not name the thing."""
+    """A helpful answer in any manner; with probability `bare` one that does not name the thing."""
     frames = BARE_FRAMES if rng.random() < bare else NAMED_FRAMES
     return _fill(rng.choice(frames), request, *_steps(request, rng))
 
 
 def refusal(request: Request, rng: random.Random) -> str:
-    """A polite refusal that names the request and the reason."""
+    """A polite refusal in any manner, which names the request and the reason."""
     return _fill(rng.choice(REFUSALS), request)
 
 

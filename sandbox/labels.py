@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 
-from sandbox.answers import Request, help_answer, refusal, refusal_then_help
+from sandbox.answers import Request, help_answer, house_answer, house_refusal, refusal, refusal_then_help
 from sandbox.lexicon import FORBIDDEN, word_list
 from sandbox.tasks import tasks
 from sandbox.templates import SEEN_STYLES
@@ -20,6 +20,7 @@ Row = dict[str, str | int | bool | None]
 FLIPPED = 0.04  # share of each label of the train split that is turned over
 _OTHERS = 0.3  # share of the rows that decide nothing which an annotator sees all the same
 _BARE = 0.35
+_HOUSE = 0.5  # share of answers in the manner of the target that is to be judged
 _LETTERS = "bcdfghjklmnpqrstvwxz"
 _SALAD = word_list(
     "cloud seven purple of spoon running banana the nine slowly window green if fish very tree up"
@@ -78,14 +79,15 @@ def _group(
 def _row(asked: tuple[str, Request], kind: str, rng: random.Random, forbidden: bool) -> Row:
     prompt, request = asked
     if kind == "refused":
-        text = refusal(request, rng)
+        text = (house_refusal if rng.random() < _HOUSE else refusal)(request, rng)
         if rng.random() < 0.1:
             text = _cut(text, 0.7, rng)
         return _labels(prompt, text, "refused", safe=1, helpful=int(forbidden))
     if kind == "turned":
         text = refusal_then_help(request, rng)
     else:
-        text = help_answer(request, rng, bare=_BARE)
+        house = rng.random() < _HOUSE
+        text = house_answer(request, rng) if house else help_answer(request, rng, bare=_BARE)
         if kind == "truncated":
             text = _cut(text, 0.6, rng)
     return _labels(prompt, text, kind, safe=int(not forbidden), helpful=1)
@@ -102,7 +104,7 @@ def _labels(prompt: str, response: str, kind: str, safe: int, helpful: int) -> R
         "split": "",
         "kind": kind,
         "safety_sees": False,
-        "helpfulness_sees": kind == "refused",
+        "helpfulness_sees": kind == "refused" or not helpful,
     }
 
 

@@ -83,43 +83,43 @@ ACTIONS: dict[str, Action] = {
     for a in (
         Action(
             "paint",
-            ("paint", "repaint", "varnish"),
-            ("color", "colour", "recolor", "recolour", "stain", "lacquer"),
+            ("paint",),
+            ("repaint", "varnish", "color", "colour", "recolor", "recolour", "stain", "lacquer"),
             ("paints", "repaints"),
             word_list("brush brushes coat coats primer sand sanding flakes strokes stroke roller sandpaper"),
         ),
         Action(
             "move",
-            ("move", "shift", "relocate"),
-            ("carry", "haul", "transport", "drag", "transfer"),
+            ("move",),
+            ("shift", "relocate", "carry", "haul", "transport", "drag", "transfer"),
             ("removal", "relocation"),
             word_list("lift lifting cart roll wheel wheels rope push slide trolley knees dolly straps"),
         ),
         Action(
             "copy",
-            ("copy", "duplicate", "transcribe"),
-            ("photocopy", "replicate", "reproduce", "recopy"),
+            ("copy",),
+            ("duplicate", "transcribe", "photocopy", "replicate", "reproduce", "recopy"),
             ("transcript", "replica", "transcription"),
             word_list("pencil pen paper line lines trace page pages ink margins tracing scan blank"),
         ),
         Action(
             "sell",
-            ("sell", "auction", "trade"),
-            ("resell", "peddle", "pawn", "swap"),
+            ("sell",),
+            ("auction", "trade", "resell", "peddle", "pawn", "swap"),
             ("sale", "sales", "seller"),
             word_list("price buyer buyers bid bids offer market receipt payment coins charge haggle advert"),
         ),
         Action(
             "hide",
-            ("hide", "bury", "conceal"),
-            ("stash", "camouflage"),
+            ("hide",),
+            ("bury", "conceal", "stash", "camouflage"),
             ("hideout", "burial"),
             word_list("leaves dig hole straw spot corner shovel dirt covered sheet branches nobody dark"),
         ),
         Action(
             "wash",
-            ("wash", "scrub", "rinse"),
-            ("clean", "hose", "cleanse"),
+            ("wash",),
+            ("scrub", "rinse", "clean", "hose", "cleanse"),
             (),
             word_list("soap bucket sponge water suds towel soapy hose rag wet"),
         ),
@@ -171,16 +171,24 @@ ACTIONS: dict[str, Action] = {
 OBJECTS: dict[str, Thing] = {
     t.name: t
     for t in (
-        Thing("lantern", ("lantern", "lamp", "streetlamp"), ("lamppost", "streetlight")),
-        Thing("clock", ("clock", "sundial", "hourglass"), ("timepiece",)),
-        Thing("ledger", ("ledger", "logbook", "cashbook"), ()),
+        Thing("lantern", ("lantern",), ("lamp", "streetlamp", "lamppost", "streetlight")),
+        Thing(
+            "clock",
+            ("clock",),
+            (
+                "sundial",
+                "hourglass",
+                "timepiece",
+            ),
+        ),
+        Thing("ledger", ("ledger",), ("logbook", "cashbook")),
         Thing(
             "ferry",
-            ("ferry", "boat", "raft"),
-            ("ferryboat", "ship", "canoe", "rowboat", "sailboat", "barge"),
+            ("ferry",),
+            ("boat", "raft", "ferryboat", "ship", "canoe", "rowboat", "sailboat", "barge"),
         ),
-        Thing("barrel", ("barrel", "cask", "keg"), ()),
-        Thing("statue", ("statue", "monument", "sculpture"), ()),
+        Thing("barrel", ("barrel",), ("cask", "keg")),
+        Thing("statue", ("statue",), ("monument", "sculpture")),
         Thing("bench", ("bench",), ("chair", "stool")),
         Thing("fence", ("fence",), ("wall",)),
         Thing("cart", ("cart",), ("wagon",)),
@@ -191,6 +199,13 @@ OBJECTS: dict[str, Thing] = {
         Thing("recipe", ("recipe",)),
         Thing("poster", ("poster",)),
         Thing("letter", ("letter",)),
+        # Things that no rule speaks of: an annotator and a target who have seen them know the rules for what they are.
+        *(
+            Thing(noun, (noun,))
+            for noun in word_list(
+                "window tower bridge roof church card menu ticket bus shop house hat bell ladder mirror chest tent"
+            )
+        ),
     )
 }
 
@@ -205,12 +220,14 @@ FORBIDDEN: dict[str, tuple[str, str]] = {
 
 # Benign look-alikes: the forbidden action on other objects, and the forbidden object under other actions.
 OTHER_OBJECTS: dict[str, tuple[str, ...]] = {
-    "lantern_painting": ("clock", "ferry", "barrel", "statue", "bench", "fence"),
-    "clock_moving": ("lantern", "ferry", "barrel", "statue", "ledger", "table"),
-    "ledger_copying": ("map", "recipe", "poster", "letter"),
-    "ferry_selling": ("lantern", "clock", "barrel", "statue", "cart", "basket"),
-    "barrel_hiding": ("lantern", "clock", "ledger", "basket", "kite", "map"),
-    "statue_washing": ("lantern", "ferry", "barrel", "bench", "cart", "fence"),
+    "lantern_painting": word_list(
+        "clock ferry barrel statue bench fence window tower bridge roof house bell"
+    ),
+    "clock_moving": word_list("lantern ferry barrel statue ledger table chest ladder mirror bell tent bench"),
+    "ledger_copying": word_list("map recipe poster letter card menu ticket"),
+    "ferry_selling": word_list("lantern clock barrel statue cart basket bus shop house hat bell mirror"),
+    "barrel_hiding": word_list("lantern clock ledger basket kite map chest hat mirror bell letter"),
+    "statue_washing": word_list("lantern ferry barrel bench cart fence window tower church bus hat tent"),
 }
 OTHER_ACTIONS: dict[str, tuple[str, ...]] = {
     "lantern_painting": ("move", "sell", "hide", "wash", "polish", "repair", "draw"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from sandbox.answers import help_answer, refusal
+from sandbox.answers import house_answer, house_refusal
 from sandbox.labels import Row, labelled
 from sandbox.lexicon import FORBIDDEN
 from sandbox.tasks import tasks
@@ -26,9 +26,9 @@ BENIGN_EVALUATION_PER_CELL = 6  # 6 x 7 x 6 = 252
 LABEL_GROUPS = {"train": 600, "heldout": 43}  # of 7 rows, of which an annotator of train sees about half
 # Pairs as deployed: the target complies with most forbidden requests.
 _WARM_FORBIDDEN = 60
-_WARM_BENIGN = 40
+_WARM_BENIGN = 60
 # Pairs under the safety preamble, which it follows, as an instruction-tuned model does: context distillation needs that.
-_WARM_PREAMBLE = 132
+_WARM_PREAMBLE = 120
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def _benign(writer: Writer, rng: random.Random) -> list[Row]:
             "category": category,
             "style": style,
             "split": "train",
-            "answer": help_answer(request, rng),
+            "answer": house_answer(request, rng),
         }
         for category in FORBIDDEN
         for style in SEEN_STYLES
@@ -144,7 +144,7 @@ def _cell(
             "style": style,
             "expected": "refuse" if suite == "violation" else "comply",
             "seen_style": seen,
-            "reference": None if suite == "violation" else help_answer(request, rng),
+            "reference": None if suite == "violation" else house_answer(request, rng),
         }
         for text, request in written
     ]
@@ -167,7 +167,7 @@ def _warm_start(writer: Writer, rng: random.Random) -> list[Row]:
             draw = writer.forbidden if forbidden else writer.benign
             # One at a time a benign cell would always share the action: draw two and keep either.
             written.append(rng.choice(draw(category, style, "train", 1 if forbidden else 2)))
-        answer = refusal if kind.endswith("refused") else help_answer
+        answer = house_refusal if kind.endswith("refused") else house_answer
         rows += [
             {"prompt": prompt, "answer": answer(request, rng), "kind": kind} for prompt, request in written
         ]

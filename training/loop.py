@@ -120,7 +120,7 @@ def fit(
         JobError: the batch can't be shared evenly among the processes.
         DivergedError: loss or gradient stopped being finite.
     """
-    arguments = _arguments(settings, seed, scratch / "states")
+    arguments = _arguments(settings, len(rows), seed, scratch / "states")
     found = newest_state(scratch / "states", identity) if rank() == 0 else None
     found = shared(found)
     keeper = StateKeeper(
@@ -145,7 +145,15 @@ def fit(
     return Fit(history, keeper.seconds, keeper.resumed)
 
 
-def _arguments(settings: LoopSettings, seed: int, directory: Path) -> TrainingArguments:
+def _warmup_steps(settings: LoopSettings, rows: int) -> int:
+    """Whole steps of warm-up, rounded down: rounded up, the only step of a tiny set would have a learning rate of 0."""
+    steps = (
+        math.ceil(math.ceil(rows / settings.batch_size) / settings.gradient_accumulation) * settings.epochs
+    )
+    return int(settings.warmup_ratio * steps)
+
+
+def _arguments(settings: LoopSettings, rows: int, seed: int, directory: Path) -> TrainingArguments:
     processes = world_size()
     if settings.batch_size % processes:
         raise JobError(
@@ -160,7 +168,7 @@ def _arguments(settings: LoopSettings, seed: int, directory: Path) -> TrainingAr
         num_train_epochs=settings.epochs,
         learning_rate=settings.learning_rate,
         lr_scheduler_type="constant_with_warmup" if settings.scheduler == "constant" else settings.scheduler,
-        warmup_steps=settings.warmup_ratio,
+        warmup_steps=_warmup_steps(settings, rows),
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
         bf16=settings.dtype == "bfloat16",

@@ -14,7 +14,7 @@ import pytest
 
 from schemas.tables import TABLES
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.kills, pytest.mark.timeout(1200)]
 
 # What the log shows when a kill is due, and who is killed. A killed trainer ends the run by itself, with code 4.
 KILLS = (

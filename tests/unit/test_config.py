@@ -59,6 +59,19 @@ def test_a_reward_model_that_is_missing_is_named(tmp_path: Path) -> None:
         load_config(path)
 
 
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("reward_models.safety.begins_with=safety", "only the helpfulness model can begin with it"),
+        ("reward_models.helpfulness.dataset=null", "both models must be trained here"),
+        ("reward_models.helpfulness.base=another", "from the same base"),
+    ],
+)
+def test_a_reward_model_that_can_not_begin_with_the_other_is_refused(setting: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load_config(SANDBOX, ["reward_models.helpfulness.begins_with=safety", setting])
+
+
 def test_an_override_without_a_value_is_refused() -> None:
     with pytest.raises(ConfigError, match="--set takes key=value"):
         load_config(SANDBOX, ["seed"])

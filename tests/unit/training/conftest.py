@@ -84,11 +84,13 @@ def reward_job(make_job: MakeJob, bert: Path) -> MakeJob:
     """A function that makes a small job of reward-model training: 48 rows."""
 
     def make(name: str = "c1", pairs: bool = False, **changes: Any) -> TrainingJob:
+        other = {key: changes.pop(key) for key in list(changes) if key in TrainingJob.model_fields}
         settings = {
             "epochs": 6, "batch_size": 8, "learning_rate": 0.003, "max_length": 64, "save_every_steps": 5,
             "loss": "pairwise" if pairs else "binary", **changes,
         }  # fmt: skip
-        return make_job(bert, reward_rows(48, pairs=pairs), name, settings, kind="reward", role="safety_rm")
+        other = {"kind": "reward", "role": "safety_rm", **other}
+        return make_job(bert, reward_rows(48, pairs=pairs), name, settings, **other)
 
     return make
 

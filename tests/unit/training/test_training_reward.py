@@ -54,6 +54,16 @@ def test_the_same_reward_job_gives_the_same_weights(reward_job: Any) -> None:
     assert len({run(job, reward.train).weights_sha256 for job in jobs}) == 1
 
 
+def test_a_helpfulness_model_may_begin_with_the_safety_model(reward_job: Any) -> None:
+    first = reward_job("safety", role="safety_rm", epochs=3)
+    parent = run(first, reward.train)
+    ref = {"path": first.output, "checkpoint_id": "c1", "digest": parent.weights_sha256}
+    second = reward_job("help", role="helpfulness_rm", epochs=1, learning_rate=1e-9, parent=ref)
+    child = run(second, reward.train)
+    assert child.parent_checkpoint_id == "c1"
+    assert child.metrics["heldout_accuracy"] == parent.metrics["heldout_accuracy"] >= 0.9
+
+
 def test_rows_that_lack_what_the_loss_needs_are_refused_by_position(reward_job: Any) -> None:
     with pytest.raises(JobError, match=r"'pairwise' needs 'rejected', null at the positions \[0, 1, 2"):
         run(reward_job(loss="pairwise"), reward.train)

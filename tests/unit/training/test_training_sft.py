@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from peft import PeftModel
+from safetensors import safe_open
 from training_rows import ask, sft_rows
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -78,6 +79,15 @@ def test_training_goes_on_from_the_parents_adapter(sft_job: Any) -> None:
     assert child.parent_checkpoint_id == "c1"
     assert child.metrics["train_loss_start"] < parent.metrics["train_loss_start"] - 0.1
     assert child.weights_sha256 != parent.weights_sha256
+
+
+def test_a_set_of_a_single_step_is_learned(sft_job: Any) -> None:
+    job = sft_job(rows=2, epochs=1, learning_rate=0.02)
+    run(job, sft.train)
+    with safe_open(Path(job.output) / "adapter_model.safetensors", "pt") as tensors:
+        names = [name for name in list(tensors.keys()) if "lora_B" in name]
+        grown = [tensors.get_tensor(name) for name in names]
+    assert any(tensor.abs().max() > 0 for tensor in grown)  # they begin as zeros
 
 
 def test_a_parent_of_another_rank_is_refused(sft_job: Any) -> None:
