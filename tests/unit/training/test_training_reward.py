@@ -55,7 +55,7 @@ def test_the_same_reward_job_gives_the_same_weights(reward_job: Any) -> None:
 
 
 def test_a_helpfulness_model_may_begin_with_the_safety_model(reward_job: Any) -> None:
-    first = reward_job("safety", role="safety_rm", epochs=3)
+    first = reward_job("safety", role="safety_rm")
     parent = run(first, reward.train)
     ref = {"path": first.output, "checkpoint_id": "c1", "digest": parent.weights_sha256}
     second = reward_job("help", role="helpfulness_rm", epochs=1, learning_rate=1e-9, parent=ref)
