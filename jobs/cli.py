@@ -115,6 +115,20 @@ def parser() -> argparse.ArgumentParser:
     summary = doors.add_parser("summary", parents=[where], help="the figures of a run, round by round")
     summary.add_argument("run_id")
 
+    effect = doors.add_parser(
+        "effect", parents=[where], help="what a method did, pooled over runs with different seeds"
+    )
+    effect.add_argument("runs", nargs="+", metavar="RUN")
+    effect.add_argument("--judge", default="truth", help="evaluation judge that labels")
+    effect.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar="NAME=RUN,RUN",
+        help="compare with other runs, same prompts",
+    )
+    effect.add_argument("--format", choices=("table", "json"), default="table")
+
     verify = doors.add_parser("verify", parents=[where], help="recompute ids, totals and digests of a run")
     verify.add_argument("run_id")
 

@@ -25,6 +25,7 @@ def open_door(options: argparse.Namespace) -> None:
         "lineage": _lineage,
         "status": _status,
         "summary": _summary,
+        "effect": _effect,
         "verify": _verify,
         "override": _override,
         "export": _export,
@@ -120,6 +121,13 @@ def _summary(options: argparse.Namespace) -> None:
 
     with open_place(options) as place:
         print(summary(place.lakehouse, options.run_id))
+
+
+def _effect(options: argparse.Namespace) -> None:
+    from jobs.effect import print_effect
+
+    with open_place(options, views=True) as place:
+        print_effect(place, options)
 
 
 def _verify(options: argparse.Namespace) -> None:

@@ -74,6 +74,17 @@ def test_the_summary_shows_both_rounds_by_truth_and_by_reward_model(finished: An
         assert words in text
 
 
+def test_the_effect_is_told_with_intervals_and_by_adversary_and_target(finished: Any) -> None:
+    rows = [json.loads(line) for line in finished("effect", "t", "--format", "json").stdout.splitlines()]
+    by_name = {(row["figure"], row["quantity"], row["round"]): row for row in rows}
+    violation = by_name["rate", "violation", 1]
+    assert 0 <= violation["low"] <= violation["value"] <= violation["high"] <= 1
+    assert violation["answers"] == violation["prompts"] > 0
+    assert ("reduction since the warm start", "violation", 1) in by_name
+    assert ("relative change to the warm start", "nats a token of reference answers", 1) in by_name
+    assert {("attack success", "adversary 0", 0), ("attack success", "adversary 1", 0)} <= set(by_name)
+
+
 def test_each_trained_adapter_has_weights_of_its_own(finished: Any, look: Any) -> None:
     rows = look(finished, "checkpoints").where("kind = 'lora'").collect()
     assert sorted((row["role"], row["round"]) for row in rows) == [
