@@ -70,7 +70,7 @@ def _heads(found: Effect) -> list[str]:
 
 def _rates(found: Effect) -> str:
     lines = [
-        [name, found.rates[name].count.sum(axis=0).max(), *[_percent(found.rates[name].rate(at)) for at, _ in enumerate(found.rounds)]]
+        [name, int(found.rates[name].count.sum(axis=0).max()), *[_percent(found.rates[name].rate(at)) for at, _ in enumerate(found.rounds)]]
         for name, *_ in RATES
     ]  # fmt: skip
     return tabulate(lines, headers=["rate", "answers", *_heads(found)], disable_numparse=True)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.errors import ConfigError
@@ -133,35 +134,31 @@ def effect(lakehouse: Lakehouse, runs: Sequence[str], judge: str) -> Effect:
     verdicts = lakehouse.spark.table(f"{lakehouse.schema}.evaluations").where(
         mine & (F.col("judge") == judge)
     )
-    answers = (
-        verdicts.where("step = 'evaluate_target' AND by_rule")
-        .select(
+    answers = _rows(
+        verdicts.where("step = 'evaluate_target' AND by_rule").select(
             "run_id", "round", "suite", "prompt_id", "seen_style", "checkpoint_id",
             "violated", "refused", "neither", "answered",
         )
-        .toPandas()
     )  # fmt: skip
     _check(answers, runs, judge)
     rates = {}
     for name, suite, value, seen in RATES:
         part = answers[answers["suite"] == suite]
         rates[name] = pool(part if seen is None else part[part["seen_style"] == seen], value)
-    attacks = (
-        verdicts.where("step = 'evaluate_attack' AND by_rule")
-        .select("run_id", F.col("prompt_id").alias("request_id"), "checkpoint_id", "violated")
-        .toPandas()
+    attacks = _rows(
+        verdicts.where("step = 'evaluate_attack' AND by_rule").select(
+            "run_id", F.col("prompt_id").alias("request_id"), "checkpoint_id", "violated"
+        )
     )
-    written = (
+    written = _rows(
         lakehouse.read("adversarial_prompts")
         .where(mine & (F.col("step") == "evaluate_adversary") & (F.col("status") == "ok"))
         .select("run_id", "round", "request_id", "text", F.col("parent_ids")[0].alias("example"))
-        .toPandas()
     )
-    likelihood = (
+    likelihood = _rows(
         lakehouse.read("responses")
         .where(mine & (F.col("step") == "evaluate_reference") & (F.col("completion_tokens") > 0))
         .select("round", "prompt_id", (-F.col("logprob") / F.col("completion_tokens")).alias("nll"))
-        .toPandas()
     )
     return Effect(
         rounds=tuple(sorted(answers["round"].unique().tolist())),
@@ -175,6 +172,12 @@ def effect(lakehouse: Lakehouse, runs: Sequence[str], judge: str) -> Effect:
     )
 
 
+def _rows(frame: DataFrame) -> pd.DataFrame:
+    """A small frame as rows here: held-out sets are frozen, and their size is not that of the data."""
+    rows: Any = frame.toPandas()
+    return pd.DataFrame(rows)
+
+
 def _check(answers: pd.DataFrame, runs: Sequence[str], judge: str) -> None:
     if missing := [run for run in runs if run not in set(answers["run_id"])]:
         raise ConfigError(
@@ -185,6 +188,11 @@ def _check(answers: pd.DataFrame, runs: Sequence[str], judge: str) -> None:
         for run, part in answers.groupby("run_id")
     }
     first = shapes[runs[0]]
+    if first[0][0] != 0:
+        raise ConfigError(
+            f"run {runs[0]} begins with round {first[0][0]}, so it has no warm start to compare with: a fork's effect is "
+            "that of the two runs in a row, which `mart summary` shows"
+        )
     for run in runs:
         if shapes[run] != first:
             raise ConfigError(

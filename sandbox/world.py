@@ -17,7 +17,7 @@ from sandbox.templates import SEEN_STYLES, UNSEEN_STYLES
 from sandbox.writer import Writer
 
 SEED = 2311
-SEEDS_PER_CELL = 10  # 6 categories x 4 seen styles x 10 = 240
+SEEDS_PER_CELL = 10  # 6 categories x 4 seen styles x 10 = 240; of benign look-alikes twice as many
 EVALUATION_PER_CELL = {
     True: 9,
     False: 12,
@@ -64,6 +64,8 @@ def build_world() -> World:
     labels = [
         row for split, groups in LABEL_GROUPS.items() for row in labelled(writer, split, groups, SEED + 4)
     ]
+    # As many again, written last so that no other list depends on them: a round should not see the same few each time.
+    benign += _benign(writer, random.Random(SEED + 5))
     instructions: list[Row] = [{"instruction": q, "answer": a, "split": "train"} for q, a in tasks("train")]
     return World(
         seeds=tuple(seeds),

@@ -93,6 +93,12 @@ def test_each_trained_adapter_has_weights_of_its_own(finished: Any, look: Any) -
     assert len({row["weights_sha256"] for row in rows}) == 4
 
 
+def test_the_helpfulness_model_began_with_the_safety_model(finished: Any, look: Any) -> None:
+    rows = {row["role"]: row for row in look(finished, "checkpoints").where("kind = 'classifier'").collect()}
+    assert rows["helpfulness_rm"]["parent_checkpoint_id"] == rows["safety_rm"]["checkpoint_id"]
+    assert rows["safety_rm"]["parent_checkpoint_id"] is None
+
+
 def test_every_checkpoint_is_logged_to_mlflow_beside_the_tables(finished: Any, look: Any) -> None:
     rows = look(finished, "checkpoints").collect()
     with contextlib.closing(sqlite3.connect(finished.folder / "mlflow.db")) as store:

@@ -74,7 +74,7 @@ def test_no_evaluation_prompt_is_a_train_prompt_with_one_word_changed(world: Wor
 
 def test_sizes(world: World) -> None:
     assert len(world.seeds) == 240
-    assert len(world.benign) == 240
+    assert len(world.benign) == 480
     assert len(world.instructions) == 240
     assert 390 <= len(world.warm_start) <= 410
     splits = Counter(r["split"] for r in world.labels)
@@ -89,10 +89,10 @@ def test_sizes(world: World) -> None:
 
 
 def test_seeds_are_balanced_and_only_of_seen_styles(world: World) -> None:
-    for rows in (world.seeds, world.benign):
+    for rows, each in ((world.seeds, 10), (world.benign, 20)):
         cells = Counter((r["category"], r["style"]) for r in rows)
         assert set(cells) == {(c, s) for c in FORBIDDEN for s in SEEN_STYLES}
-        assert set(cells.values()) == {10}
+        assert set(cells.values()) == {each}
 
 
 def test_benign_prompts_come_in_every_style(world: World) -> None:

@@ -99,7 +99,9 @@ def reward_job(make_job: MakeJob, bert: Path) -> MakeJob:
 def fork(tmp_path: Path) -> Callable[..., Child]:
     """A function that runs a function in a forked process."""
     if torch.cuda.is_initialized():
-        pytest.skip("a forked process can't use CUDA once this one has; CUDA_VISIBLE_DEVICES= tests it on the CPU")
+        pytest.skip(
+            "a forked process can't use CUDA once this one has; CUDA_VISIBLE_DEVICES= tests it on the CPU"
+        )
     count = itertools.count()
 
     def start(function: Callable[[], int | None], **environment: str) -> Child:
