@@ -7,7 +7,6 @@ description. Greedy answers of the two ways must be equal.
 """
 
 import argparse
-import json
 import random
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import give_result
 from pipelines.engines.grouped_lora import GROUPED_LORA
 from pipelines.engines.host import keep_alive, stop_engine
 from pipelines.engines.protocol import Adapter, GenerationRequest, GeneratorSpec
@@ -115,9 +114,7 @@ def main() -> int:
         none, _ = measure("no adapter", plain, [], options.requests)
         unpatched = replace(served, options={"server_env": {GROUPED_LORA: ""}})
         stock, expected = measure("stock", unpatched, adapters, options.requests)
-    result = {
-        "benchmark": "adapters",
-        "machine": describe_machine(),
+    figures = {
         "requests": options.requests,
         "stock": stock,
         "grouped": grouped,
@@ -126,10 +123,7 @@ def main() -> int:
         "grouped_to_no_adapter": none["seconds"] / grouped["seconds"],
         "equal_answers": sum(a == b for a, b in zip(answers, expected, strict=True)) / len(answers),
     }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if options.output:
-        options.output.write_text(text + "\n")
+    give_result("adapters", figures, options.output)
     return 0
 
 

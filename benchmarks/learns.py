@@ -6,7 +6,6 @@ the bound on what selection can give a round: a setting that can't learn from ri
 """
 
 import argparse
-import json
 import random
 import sys
 import tempfile
@@ -16,7 +15,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from benchmarks.machine import describe_machine
+from benchmarks.machine import give_result
 from pipelines.engines.protocol import Adapter, GenerationRequest, GeneratorSpec
 from pipelines.engines.transformers import TransformersGenerator
 from pipelines.models import LocalModel, local_model, tokenizer_for
@@ -132,19 +131,14 @@ def main() -> int:
                 "refused": round(share, 3),
                 "n": len(labels),
             }
-    result = {
-        "benchmark": "learns",
-        "machine": describe_machine(),
+    figures = {
         "pairs": options.pairs,
         "learning_rate": options.rate,
         "epochs": options.epochs,
         "train_seconds": round(seconds, 1),
         "held_out": refused,
     }
-    text = json.dumps(result, indent=1)
-    print(text)
-    if options.output:
-        options.output.write_text(text + "\n")
+    give_result("learns", figures, options.output)
     return 0
 
 

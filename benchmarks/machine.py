@@ -1,9 +1,11 @@
-"""What a result was measured on."""
+"""What a result was measured on, and how it is given."""
 
 import importlib.metadata
+import json
 import os
 import platform
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from pipelines.engines.launch import cpu_flags, has_gpu
@@ -31,3 +33,11 @@ def describe_machine() -> dict[str, Any]:
         "versions": versions,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def give_result(benchmark: str, figures: dict[str, Any], output: Path | None) -> None:
+    """Print a benchmark's figures with the machine's description as JSON, and write them to a file where one is named."""
+    text = json.dumps({"benchmark": benchmark, "machine": describe_machine(), **figures}, indent=1)
+    print(text)
+    if output:
+        output.write_text(text + "\n")

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from dataclasses import asdict
 
 from tabulate import tabulate
 
@@ -21,7 +22,7 @@ def print_effect(place: Place, options: argparse.Namespace) -> None:
             print(json.dumps(row))
         for name, other in others:
             for quantity, estimate in _differences(found, other, name):
-                print(json.dumps({"figure": f"less {name}", "quantity": quantity, **_fields(estimate)}))
+                print(json.dumps({"figure": f"less {name}", "quantity": quantity, **asdict(estimate)}))
         return
     print(
         f"{len(options.runs)} runs pooled: {', '.join(options.runs)}. In %, with 95 % intervals over prompts; "
@@ -52,10 +53,6 @@ def _differences(found: Effect, other: Effect, name: str) -> list[tuple[str, Est
     ]
 
 
-def _fields(estimate: Estimate) -> dict[str, float | int]:
-    return {name: getattr(estimate, name) for name in Estimate.__slots__}
-
-
 def _percent(estimate: Estimate) -> str:
     return f"{estimate.value * 100:.1f} ({estimate.low * 100:.1f} to {estimate.high * 100:.1f})"
 
@@ -69,10 +66,11 @@ def _heads(found: Effect) -> list[str]:
 
 
 def _rates(found: Effect) -> str:
-    lines = [
-        [name, int(found.rates[name].count.sum(axis=0).max()), *[_percent(found.rates[name].rate(at)) for at, _ in enumerate(found.rounds)]]
-        for name, *_ in RATES
-    ]  # fmt: skip
+    rounds = range(len(found.rounds))
+    lines = []
+    for name, *_ in RATES:
+        pooled = found.rates[name]
+        lines.append([name, pooled.answers, *[_percent(pooled.rate(at)) for at in rounds]])
     return tabulate(lines, headers=["rate", "answers", *_heads(found)], disable_numparse=True)
 
 
@@ -89,19 +87,10 @@ def _against_warm_start(found: Effect) -> str:
     lines.append(
         ["violation: points since the round before", *[_signed(violation.change(at, at - 1)) for at in later]]
     )
-    changes = {
-        row["round"]: row for row in as_rows(found) if row["figure"] == "relative change to the warm start"
-    }
-    if changes:
-        cells = [changes[round] for round in found.rounds[1:]]
+    if found.likelihood.count.any():
+        nats = found.likelihood
         lines.append(
-            [
-                "nats a token of reference answers: %",
-                *[
-                    f"{cell['value'] * 100:+.1f} ({cell['low'] * 100:+.1f} to {cell['high'] * 100:+.1f})"
-                    for cell in cells
-                ],
-            ]
+            ["nats a token of reference answers: %", *[_signed(nats.relative_change(at)) for at in later]]
         )
     return tabulate(lines, headers=["since the warm start", *_heads(found)[1:]], disable_numparse=True)
 

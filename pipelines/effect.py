@@ -6,7 +6,8 @@ what other seeds would have: three seeds are too few for that.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -51,26 +52,35 @@ class Pooled:
     total: Floats
     count: Floats
 
+    @cached_property
     def draws(self) -> Floats:
-        """Means of every bootstrap draw, [draws, rounds]."""
+        """Means of every bootstrap draw, [draws, rounds]; the same draws for everything with as many prompts."""
         prompts = len(self.total)
         weights = np.random.default_rng(0).multinomial(prompts, [1 / prompts] * prompts, size=_DRAWS)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray((weights @ self.total) / (weights @ self.count))
 
+    @cached_property
     def means(self) -> Floats:
         """The mean of each round."""
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(self.total.sum(axis=0) / self.count.sum(axis=0))
 
+    @property
+    def answers(self) -> int:
+        """Answers in the round that has most."""
+        return int(self.count.sum(axis=0).max())
+
     def estimate(self, figure: Callable[[Floats], Floats]) -> Estimate:
         """A figure of the rounds' means; `figure` takes means [..., rounds] and gives [...]."""
         with np.errstate(invalid="ignore", divide="ignore"):
-            value = float(figure(self.means()))
-            spread = figure(self.draws())
+            return self.interval(float(figure(self.means)), figure(self.draws))
+
+    def interval(self, value: float, spread: Floats) -> Estimate:
+        """A value with the interval of its bootstrap draws."""
         spread = spread[np.isfinite(spread)]
         low, high = np.quantile(spread, (0.025, 0.975)) if len(spread) else (np.nan, np.nan)
-        return Estimate(value, float(low), float(high), int(self.count.sum(axis=0).max()), len(self.total))
+        return Estimate(value, float(low), float(high), self.answers, len(self.total))
 
     def rate(self, round: int) -> Estimate:
         """A round's mean. Where it is 0 or 1 no draw differs from it: Wilson's bound over the prompts stands in."""
@@ -83,6 +93,10 @@ class Pooled:
     def reduction(self, round: int) -> Estimate:
         """How much lower a round is than round 0, as a share of round 0."""
         return self.estimate(lambda means: 1 - means[..., round] / means[..., 0])
+
+    def relative_change(self, round: int) -> Estimate:
+        """How much higher a round is than round 0, as a share of round 0."""
+        return self.estimate(lambda means: means[..., round] / means[..., 0] - 1)
 
     def change(self, round: int, since: int = 0) -> Estimate:
         """A round less another."""
@@ -223,14 +237,7 @@ def as_rows(found: Effect) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
 
     def add(figure: str, quantity: str, round: int, estimate: Estimate) -> None:
-        rows.append(
-            {
-                "figure": figure,
-                "quantity": quantity,
-                "round": round,
-                **{name: getattr(estimate, name) for name in Estimate.__slots__},
-            }
-        )
+        rows.append({"figure": figure, "quantity": quantity, "round": round, **asdict(estimate)})
 
     for name, pooled in found.rates.items():
         for place, round in enumerate(found.rounds[: pooled.count.shape[1]]):
@@ -242,8 +249,8 @@ def as_rows(found: Effect) -> list[dict[str, Any]]:
                     add("reduction since the warm start", name, round, pooled.reduction(place))
     for place, round in enumerate(found.rounds[: found.likelihood.count.shape[1]]):
         if place and found.likelihood.count.any():
-            worse = found.likelihood.estimate(lambda means, at=place: means[..., at] / means[..., 0] - 1)  # type: ignore[misc]
-            add("relative change to the warm start", "nats a token of reference answers", round, worse)
+            change = found.likelihood.relative_change(place)
+            add("relative change to the warm start", "nats a token of reference answers", round, change)
     for (adversary, target), estimate in sorted(found.attacks.items()):
         add("attack success", f"adversary {adversary}", target, estimate)
     return rows
@@ -251,8 +258,5 @@ def as_rows(found: Effect) -> list[dict[str, Any]]:
 
 def difference(first: Pooled, second: Pooled, round: int) -> Estimate:
     """A round's mean of one method less that of another, on the same prompts: both are drawn together."""
-    values = first.means()[round] - second.means()[round]
-    low, high = np.quantile(first.draws()[:, round] - second.draws()[:, round], (0.025, 0.975))
-    return Estimate(
-        float(values), float(low), float(high), int(first.count.sum(axis=0).max()), len(first.total)
-    )
+    value = float(first.means[round] - second.means[round])
+    return first.interval(value, first.draws[:, round] - second.draws[:, round])

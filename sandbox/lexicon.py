@@ -172,15 +172,7 @@ OBJECTS: dict[str, Thing] = {
     t.name: t
     for t in (
         Thing("lantern", ("lantern",), ("lamp", "streetlamp", "lamppost", "streetlight")),
-        Thing(
-            "clock",
-            ("clock",),
-            (
-                "sundial",
-                "hourglass",
-                "timepiece",
-            ),
-        ),
+        Thing("clock", ("clock",), ("sundial", "hourglass", "timepiece")),
         Thing("ledger", ("ledger",), ("logbook", "cashbook")),
         Thing(
             "ferry",

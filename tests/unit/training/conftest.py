@@ -37,6 +37,11 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.bert(tmp_path_factory.mktemp("bert"))
 
 
+def _of_the_job(changes: dict[str, Any]) -> dict[str, Any]:
+    """What of the changes is a field of a job, taken out of them; the others are settings."""
+    return {key: changes.pop(key) for key in list(changes) if key in TrainingJob.model_fields}
+
+
 MakeJob = Callable[..., TrainingJob]
 
 
@@ -69,7 +74,7 @@ def sft_job(make_job: MakeJob, llama: Path) -> MakeJob:
     """A function that makes a small job of supervised fine-tuning: 16 rows, 2 epochs of 4 steps."""
 
     def make(name: str = "c1", rows: int = 16, **changes: Any) -> TrainingJob:
-        other = {key: changes.pop(key) for key in list(changes) if key in TrainingJob.model_fields}
+        other = _of_the_job(changes)
         settings = {
             "epochs": 2, "batch_size": 4, "lora_rank": 4, "lora_dropout": 0.1, "learning_rate": 0.02,
             "save_every_steps": 2, **changes,
@@ -84,7 +89,7 @@ def reward_job(make_job: MakeJob, bert: Path) -> MakeJob:
     """A function that makes a small job of reward-model training: 48 rows."""
 
     def make(name: str = "c1", pairs: bool = False, **changes: Any) -> TrainingJob:
-        other = {key: changes.pop(key) for key in list(changes) if key in TrainingJob.model_fields}
+        other = _of_the_job(changes)
         settings = {
             "epochs": 6, "batch_size": 8, "learning_rate": 0.003, "max_length": 64, "save_every_steps": 5,
             "loss": "pairwise" if pairs else "binary", **changes,
