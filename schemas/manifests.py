@@ -96,7 +96,8 @@ class LoopSettings(_Strict):
 
     `batch_size` is the number of examples between two optimizer micro-steps over *all* processes, so a recipe means
     the same on one device and on eight. `warmup_ratio` is a share of all steps. With `bfloat16` the arithmetic and
-    frozen weights are bfloat16; weights that learn stay float32.
+    frozen weights are bfloat16; weights that learn stay float32. `auto` is bfloat16 on a device that computes it, else
+    float32; the checkpoint's environment records which.
     """
 
     learning_rate: float = Field(gt=0, lt=1)
@@ -108,7 +109,7 @@ class LoopSettings(_Strict):
     warmup_ratio: float = Field(default=0.05, ge=0, lt=1)
     scheduler: Literal["linear", "cosine", "constant"] = "linear"
     max_grad_norm: float = Field(default=1.0, ge=0)
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     save_every_steps: int = Field(
         default=100, ge=0, description="0: no state that could be resumed; speed only"
     )

@@ -76,7 +76,7 @@ def publish(
         settings=job.settings.model_dump(mode="json"),
         seed=job.seed,
         code_version=job.code_version or code_version(),
-        environment=environment(),
+        environment=environment(job.settings.dtype),
         metrics={**fit.metrics(), **metrics},
         resumed=fit.resumed,
     )

@@ -25,7 +25,7 @@ from transformers import (
 
 from schemas.manifests import LoopSettings
 from training.errors import DivergedError, JobError
-from training.runtime import barrier, rank, shared, world_size
+from training.runtime import barrier, computing_dtype, rank, shared, world_size
 from training.states import StateKeeper, newest_state
 
 log = logging.getLogger(__name__)
@@ -171,7 +171,7 @@ def _arguments(settings: LoopSettings, rows: int, seed: int, directory: Path) ->
         warmup_steps=_warmup_steps(settings, rows),
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        bf16=settings.dtype == "bfloat16",
+        bf16=computing_dtype(settings.dtype) is torch.bfloat16,
         gradient_checkpointing=settings.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         seed=seed % 2**32,

@@ -24,9 +24,11 @@ from training.checkpoints import copy_tokenizer, normalise_adapter_config
 from training.command import Trained, main
 from training.errors import JobError, ProofError
 from training.loop import Batch, Objective, fit, pad, seed_everything
-from training.runtime import rank
+from training.runtime import computing_dtype, rank
 
 log = logging.getLogger(__name__)
+
+_SHORT = 512  # tokens; plain attention keeps a square of them for each head and row
 
 
 def tokenise(
@@ -102,12 +104,13 @@ def completion_loss(keeps_logits: bool) -> Objective:
         weight = batch["loss_weight"]
         # Logits are needed from the token before the first completion on; prompts are often the longer part.
         first = int((weight > 0).any(dim=0).nonzero()[0])
-        keep = weight.shape[1] - first + 1
-        extra = {"logits_to_keep": keep} if keeps_logits else {}
+        # Indices and not their number: a slice would be a view, for which torch copies the head once a row.
+        kept = torch.arange(first - 1, weight.shape[1] - 1, device=weight.device)
+        extra = {"logits_to_keep": kept} if keeps_logits else {}
         output = model(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False, **extra
         )
-        logits = output.logits[:, -keep:-1].float()
+        logits = (output.logits if keeps_logits else output.logits[:, first - 1 : -1]).float()
         nll = nn.functional.cross_entropy(
             logits.flatten(0, 1), batch["input_ids"][:, first:].flatten(), reduction="none"
         )
@@ -124,9 +127,16 @@ def load_model(job: TrainingJob, settings: SftSettings) -> nn.Module:
     """
     lora = settings.method == "lora"
     source = job.base.path if lora or job.parent is None else job.parent.path
-    dtype = torch.bfloat16 if lora and settings.dtype == "bfloat16" else torch.float32
+    computes = computing_dtype(settings.dtype)
+    # torch's fused attention in bfloat16 on a CPU takes four times as long backward as the plain one, on short rows.
+    plain = computes is torch.bfloat16 and not torch.cuda.is_available() and settings.max_length <= _SHORT
     model = AutoModelForCausalLM.from_pretrained(
-        source, dtype=dtype, trust_remote_code=False, local_files_only=True, use_safetensors=True
+        source,
+        dtype=computes if lora else torch.float32,
+        attn_implementation="eager" if plain else None,
+        trust_remote_code=False,
+        local_files_only=True,
+        use_safetensors=True,
     )
     if not lora:
         return model
@@ -172,8 +182,7 @@ def save(model: Any, job: TrainingJob, settings: SftSettings, built: Path) -> No
         model.save_pretrained(built, save_embedding_layers=False)
         normalise_adapter_config(built, job.base.digest)
         return
-    if settings.dtype == "bfloat16":
-        model.to(torch.bfloat16)
+    model.to(computing_dtype(settings.dtype))
     model.save_pretrained(built)
     copy_tokenizer(Path(job.parent.path if job.parent else job.base.path), built)
 

@@ -115,8 +115,19 @@ def test_full_fine_tuning_writes_a_model_that_loads_alone(sft_job: Any, dtype: s
     assert manifest.weights_sha256 == weights_sha256(Path(job.output)) != job.base.digest
 
 
+@pytest.mark.parametrize(("flag", "format"), [("avx512_bf16", "bfloat16"), ("avx2", "float32")])
+def test_auto_is_the_number_format_that_the_cpu_computes(
+    sft_job: Any, monkeypatch: pytest.MonkeyPatch, flag: str, format: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {flag: True})
+    assert run(sft_job(epochs=1, dtype="auto"), sft.train).environment["dtype"] == format
+
+
 def test_gradient_accumulation_gives_the_gradient_of_the_whole_batch(sft_job: Any) -> None:
-    settings = {"lora_dropout": 0.0, "epochs": 1, "scheduler": "constant", "warmup_ratio": 0}
+    settings = {
+        "lora_dropout": 0.0, "epochs": 1, "scheduler": "constant", "warmup_ratio": 0, "dtype": "float32",
+    }  # fmt: skip
     jobs = [
         sft_job("a", batch_size=4, **settings),
         sft_job("b", batch_size=2, gradient_accumulation=2, **settings),
