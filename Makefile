@@ -62,8 +62,9 @@ N ?= 10
 chaos: $(STAMP) ## kill a small run N times at random moments; it must end, prove whole and leave nothing behind
 	$(BIN)/python -m tests.chaos --kills $(N) $(ARGS)
 
-wheel: $(STAMP) ## build the wheel into dist/
+wheel: $(STAMP) ## build the wheel into dist/, and beside it the same file as .zip, which spark-submit ships
 	$(BIN)/uv build --wheel --no-build-isolation --python $(BIN)/python
+	@for wheel in dist/*.whl; do cp "$$wheel" "$${wheel%.whl}.zip"; done
 
 pins: $(STAMP) ## compile requirements/ again; ARGS=--upgrade takes newer versions
 	$(COMPILE) --extra local --extra cpu --extra sandbox --group dev -o requirements/cpu.txt $(ARGS)

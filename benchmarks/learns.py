@@ -28,6 +28,7 @@ from sandbox.writer import Writer
 from schemas.manifests import ModelRef, SftSettings, SnapshotRef, TrainingJob
 from schemas.rendering import render
 from training import sft
+from training.command import Trained
 
 _PER_CELL = 3  # held-out prompts a category and style
 
@@ -47,8 +48,8 @@ def examples(writer: Writer, pairs: int) -> list[tuple[str, str]]:
     return rows
 
 
-def train(base: LocalModel, rows: list[tuple[str, str]], settings: SftSettings, folder: Path) -> Path:
-    """The adapter that the rows make."""
+def train(base: LocalModel, rows: list[tuple[str, str]], settings: SftSettings, folder: Path) -> Trained:
+    """What training on the rows comes to."""
     table = pa.table(
         {
             "position": list(range(len(rows))),
@@ -70,7 +71,7 @@ def train(base: LocalModel, rows: list[tuple[str, str]], settings: SftSettings, 
         settings=settings,
         seed=0,
     )
-    return sft.train(job, table, folder).built
+    return sft.train(job, table, folder)
 
 
 def ask(base: LocalModel, adapter: Path, prompts: list[str]) -> list[str]:
@@ -115,7 +116,7 @@ def main() -> int:
     )
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
-        adapter = train(base, rows, settings, Path(folder))
+        adapter = train(base, rows, settings, Path(folder)).built
         seconds = time.perf_counter() - started
         answers = ask(base, adapter, [prompt for *_, prompt in held_out])
     refused: dict[str, Any] = {}

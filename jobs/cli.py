@@ -11,17 +11,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipelines.bundled import bundled
 from pipelines.errors import ConfigError, MartError
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
 log = logging.getLogger("mart")
 
 
 def config_path(name: str) -> Path:
     """The file of a configuration: a path, or the bare name of one that comes with the package."""
     path = Path(name)
-    packaged = CONF / f"{name}.yaml"
-    return packaged if not path.is_file() and packaged.is_file() else path
+    if path.is_file():
+        return path
+    packaged = bundled("conf") / f"{name}.yaml"
+    return packaged if packaged.is_file() else path
 
 
 def parser() -> argparse.ArgumentParser:

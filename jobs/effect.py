@@ -47,6 +47,8 @@ def _group(text: str) -> tuple[str, list[str]]:
 def _differences(found: Effect, other: Effect, name: str) -> list[tuple[str, Estimate]]:
     if found.rounds != other.rounds:
         raise ConfigError(f"{name} has the rounds {other.rounds}, not {found.rounds}")
+    if found.prompts != other.prompts:
+        raise ConfigError(f"{name} was asked other held-out prompts; methods are compared on the same ones")
     last = len(found.rounds) - 1
     return [
         (quantity, difference(found.rates[quantity], other.rates[quantity], last)) for quantity, *_ in RATES

@@ -2,9 +2,11 @@
 
 from typing import Any
 
+from pyspark.sql import Column
 from pyspark.sql import functions as F
 from tabulate import tabulate
 
+from pipelines.history import History
 from pipelines.lakehouse import Lakehouse
 
 _RATES = (
@@ -40,7 +42,8 @@ _COUNTS = (
 
 def summary(lakehouse: Lakehouse, run_id: str) -> str:
     """The tables of figures as text."""
-    rows = lakehouse.read("round_metrics").where(F.col("run_id") == run_id).collect()
+    mine = History(lakehouse, run_id).mine()  # a fork begins with the rounds of what it was forked from
+    rows = lakehouse.read("round_metrics").where(mine).collect()
     metrics = {(row["metric"], row["judge"], row["slice"], row["round"]): row for row in rows}
     rounds = sorted({row["round"] for row in rows})
     judges = sorted(
@@ -55,7 +58,7 @@ def summary(lakehouse: Lakehouse, run_id: str) -> str:
     )
     parts.append(_table("mean", _MEANS, ["none"], rounds, metrics, _mean_cell))
     parts.append(_table("counts", _COUNTS, ["none"], rounds, metrics, _count_cell))
-    parts.append(_times(lakehouse, run_id))
+    parts.append(_times(lakehouse, mine))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -101,10 +104,10 @@ def _count_cell(row: Any) -> str:
     return "-" if row is None else f"{row['value']:.0f}"
 
 
-def _times(lakehouse: Lakehouse, run_id: str) -> str:
+def _times(lakehouse: Lakehouse, mine: Column) -> str:
     steps = (
         lakehouse.read("steps")
-        .where((F.col("run_id") == run_id) & (F.col("state") == "done"))
+        .where(mine & (F.col("state") == "done"))
         .select(
             "round",
             (F.unix_micros("ended_at") / 1e6).alias("end"),
@@ -117,9 +120,9 @@ def _times(lakehouse: Lakehouse, run_id: str) -> str:
         return ""
     lines = []
     for round in sorted({row["round"] for row in steps}):
-        mine = [row for row in steps if row["round"] == round]
-        whole = max(row["end"] for row in mine) - min(row["start"] for row in mine)
-        busy = sum(row["busy_seconds"] for row in mine)
+        its = [row for row in steps if row["round"] == round]
+        whole = max(row["end"] for row in its) - min(row["start"] for row in its)
+        busy = sum(row["busy_seconds"] for row in its)
         lines.append(
             [
                 "warm start" if round == 0 else f"round {round}",

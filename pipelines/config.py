@@ -112,18 +112,72 @@ class RewardModelConfig(Part):
     max_length: int = Field(256, ge=16)
 
 
+LABELS = ("complied", "refused", "answered", "neither")
+
+
+class EndpointConfig(Part):
+    """An OpenAI-compatible endpoint.
+
+    Attributes:
+        base_url: up to and without `/chat/completions`.
+        model: its name there.
+        key_variable: the environment variable with the key, set on every node that asks.
+        in_flight, attempts, timeout_seconds: requests at a time, tries a request, seconds a try.
+    """
+
+    base_url: str
+    model: str
+    key_variable: str = "OPENAI_API_KEY"
+    in_flight: int = Field(16, ge=1)
+    attempts: int = Field(6, ge=1)
+    timeout_seconds: float = Field(300.0, gt=0)
+
+
 class JudgeConfig(Part):
     """A judge of evaluations only; training, selection and gates never read it.
 
     Attributes:
         name: what metrics call it.
-        function: `package.module:function` of (prompt, response), with a `label` in its result.
-        values: label to a value in [0, 1], or null where it counts as neither.
+        kind: `rule` (a function labels), `rubric` (a model behind an endpoint labels) or `guard` (a guard model behind
+            an endpoint gives the chance that the response is safe).
+        function: of a rule, `package.module:function` of (prompt, response), with a `label` in its result.
+        values: of a rule or rubric, label to a value in [0, 1], or null where it counts as neither. The labels are
+            `complied` (a violation), `refused`, `answered` and `neither`, which is what reports count.
+        rubric: of a rubric, what the labels mean.
+        endpoint: of a rubric or a guard.
+        options: of a guard `safe`, `unsafe`, `within` and `top`, of a rubric `max_tokens` (`pipelines.engines.judges`).
     """
 
     name: str = "truth"
-    function: str
-    values: dict[str, float | None]
+    kind: Literal["rule", "rubric", "guard"] = "rule"
+    function: str | None = None
+    values: dict[str, float | None] = Field(default_factory=dict)
+    rubric: str | None = None
+    endpoint: EndpointConfig | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self) -> "JudgeConfig":
+        needed = {
+            "rule": ("function", "values"),
+            "rubric": ("rubric", "values", "endpoint"),
+            "guard": ("endpoint",),
+        }
+        if lacking := [name for name in needed[self.kind] if not getattr(self, name)]:
+            raise ValueError(f"judge {self.name}: a {self.kind} needs {' and '.join(lacking)}")
+        known = {"rule": (), "rubric": ("max_tokens",), "guard": ("safe", "unsafe", "within", "top")}[
+            self.kind
+        ]
+        if unknown := sorted(set(self.options) - set(known)):
+            raise ValueError(
+                f"judge {self.name}: a {self.kind} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}"
+            )
+        if self.kind != "guard" and (strange := sorted(set(self.values) - set(LABELS))):
+            raise ValueError(
+                f"judge {self.name}: reports don't know the label {strange[0]!r}; give {', '.join(LABELS)}, of which "
+                "complied is a violation"
+            )
+        return self
 
 
 class SamplingConfig(Part):
@@ -215,10 +269,20 @@ class MixConfig(Part):
 
 
 class TrainingConfig(Part):
-    """Fine-tuning of one role, and whether the role is trained at all in the rounds (off: frozen)."""
+    """Fine-tuning of one role.
+
+    Attributes:
+        enabled: whether the role is trained in the rounds at all (off: frozen).
+        settings: of round 1.
+        rate_decay: learning rate of a round, as a share of the round's before: one long training would end with a lower
+            rate than it began with, too.
+        warm_settings: of the warm start; `settings` when None.
+        warm_pairs: pairs that the adversary's warm-up is made of.
+    """
 
     enabled: bool = True
     settings: SftSettings = Field(default_factory=SftSettings)
+    rate_decay: float = Field(1.0, gt=0, le=1)
     warm_settings: SftSettings | None = None
     warm_pairs: int = Field(160, ge=0)
 
@@ -309,6 +373,11 @@ class RunConfig(Part):
                     whole[role][settings].pop("save_every_steps", None)
         for model in whole["reward_models"].values():
             model["settings"].pop("save_every_steps", None)
+        for judge in whole["judges"]:
+            for speed in (
+                ("key_variable", "in_flight", "attempts", "timeout_seconds") if judge["endpoint"] else ()
+            ):
+                judge["endpoint"].pop(speed)
         return whole
 
     @property
@@ -382,7 +451,12 @@ def _explain(source: str, item: Any) -> str:
         return f"{source}: {where} is no setting{hint}"
     if item["type"] == "missing":
         return f"{source}: {where} is missing; add it"
-    return f"{source}: {where} = {item['input']!r}: {item['msg'].removeprefix('Value error, ')}"
+    told = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "value_error" and isinstance(
+        item["input"], dict
+    ):  # a rule about several settings, which the message names
+        return f"{source}: {told}"
+    return f"{source}: {where} = {item['input']!r}: {told}"
 
 
 def _fields_at(loc: tuple[Any, ...]) -> list[str]:

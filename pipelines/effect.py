@@ -120,13 +120,15 @@ class Effect:
 
     Attributes:
         rounds: round numbers, 0 the warm start.
+        prompts: ids of the held-out prompts.
         rates: by the names in `RATES`.
         likelihood: negative log-likelihood of reference answers, nats a token.
         attacks: attack success by (adversary's round, target's round).
-        distinct: share of an adversary's held-out attacks that are distinct, by its round.
+        distinct: share of an adversary's held-out attacks that are distinct within their run, by its round.
     """
 
     rounds: tuple[int, ...]
+    prompts: frozenset[str]
     rates: Mapping[str, Pooled]
     likelihood: Pooled
     attacks: Mapping[tuple[int, int], Estimate]
@@ -165,25 +167,37 @@ def effect(lakehouse: Lakehouse, runs: Sequence[str], judge: str) -> Effect:
         )
     )
     written = _rows(
-        lakehouse.read("adversarial_prompts")
+        _published(lakehouse, "adversarial_prompts")
         .where(mine & (F.col("step") == "evaluate_adversary") & (F.col("status") == "ok"))
-        .select("run_id", "round", "request_id", "text", F.col("parent_ids")[0].alias("example"))
+        .select("run_id", "round", "request_id", F.col("parent_ids")[0].alias("example"))
+    )
+    distinct = _rows(
+        _published(lakehouse, "round_metrics", "report")
+        .where(mine & (F.col("metric") == "adversary_distinct"))
+        .groupBy("round")
+        .agg((F.sum("value") / F.sum("n")).alias("share"))
     )
     likelihood = _rows(
-        lakehouse.read("responses")
+        _published(lakehouse, "responses")
         .where(mine & (F.col("step") == "evaluate_reference") & (F.col("completion_tokens") > 0))
         .select("round", "prompt_id", (-F.col("logprob") / F.col("completion_tokens")).alias("nll"))
     )
     return Effect(
         rounds=tuple(sorted(answers["round"].unique().tolist())),
+        prompts=frozenset(answers["prompt_id"]),
         rates=rates,
         likelihood=pool(likelihood, "nll"),
         attacks=_attacks(answers, attacks, written),
-        distinct={
-            int(round): part["text"].str.lower().nunique() / len(part)
-            for (round,), part in written.groupby(["round"])
-        },
+        distinct=dict(zip(distinct["round"].tolist(), distinct["share"].tolist(), strict=True)),
     )
+
+
+def _published(lakehouse: Lakehouse, table: str, step: str | None = None) -> DataFrame:
+    """The rows of a table that a finished step stands behind: the one they name, or the only one that writes them."""
+    rows = lakehouse.read(table)
+    named = rows if step is None else rows.withColumn("step", F.lit(step))
+    steps = lakehouse.spark.table(f"{lakehouse.schema}.published_steps")
+    return named.join(steps, ["run_id", "round", "step"], "left_semi")
 
 
 def _rows(frame: DataFrame) -> pd.DataFrame:

@@ -70,6 +70,11 @@ class History:
             whole = whole | condition
         return whole
 
+    @property
+    def began_in(self) -> str:
+        """The run that round 0 belongs to: this one, or the first of those it was forked from."""
+        return self.parts[-1].run_id
+
     def is_done(self, round: int, step: str) -> bool:
         """Whether a step is published."""
         return (round, step) in self._done

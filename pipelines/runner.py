@@ -15,6 +15,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.artifacts import Artifacts
+from pipelines.bundled import bundled
 from pipelines.config import RunConfig
 from pipelines.engines.protocol import Adapter, GeneratorSpec, ScorerSpec
 from pipelines.errors import ConfigError, GateBlocked, MartError
@@ -60,7 +61,6 @@ _TRAINED_BY = {
     "safety_rm": ("train_safety",),
     "helpfulness_rm": ("train_helpfulness",),
 }
-_GATES_FOLDER = Path(__file__).parent.parent / "conf"
 
 
 class Runner:
@@ -176,6 +176,7 @@ class Runner:
             targets=targets,
             scorers=self.scorers if self._scorers_known() else {},
             base=self.base.path,
+            began_in=self.history.began_in,
         )
 
     @cached_property
@@ -371,7 +372,12 @@ class Runner:
             self._engine_up = False
 
     def _start_engine(self) -> None:
-        if self._engine_up or self.config.engine.backend != "vllm":
+        """Have the engine run before the first task asks for it, where tasks run on this host.
+
+        On a cluster the hosts of the tasks find or start their own, and the driver's may have no device at all.
+        """
+        local = (self.lakehouse.spark.conf.get("spark.master", "") or "local").startswith("local")
+        if self._engine_up or self.config.engine.backend != "vllm" or not local:
             return
         from pipelines.engines.host import ensure_engine, keep_alive
 
@@ -447,7 +453,7 @@ class Runner:
             recipe=recipe,
             base=local_model(source),
             parent=self._checkpoint_row(recipe["parent"]),
-            settings=settings_for(self.config, step.role, warm=recipe["run_id"] == WARM_RUN),
+            settings=settings_for(self.config, step.role, recipe["round"]),
             code_version=code_version(),
         )
         self._free_device()
@@ -538,7 +544,7 @@ def needs(step: Step) -> set[str]:
 
 def _suite_path(config: RunConfig) -> Path:
     path = Path(config.gates.suites)
-    return path if path.is_absolute() or path.exists() else _GATES_FOLDER / path
+    return path if path.is_absolute() or path.exists() else bundled("conf") / path
 
 
 def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str, int] | None = None) -> None:

@@ -31,29 +31,38 @@ def reward_model_spec(
 
 
 def judge_spec(judge: JudgeConfig) -> ScorerSpec:
-    """An evaluation judge by rules; its digest covers the source of its module.
+    """An evaluation judge; the digest of a rule covers the source of its module.
 
     Raises:
         ConfigError: there is no such function.
     """
-    module_name, _, function = judge.function.partition(":")
+    if judge.kind == "rule":
+        identity = digest(["rule", judge.function, judge.values, _source(judge)])
+        return ScorerSpec(
+            judge.name, "rule", judge.function or "", identity, options={"values": dict(judge.values)}
+        )
+    assert judge.endpoint is not None  # the configuration's validator has looked
+    settings = {"rubric": judge.rubric, "values": dict(judge.values), **judge.options}
+    place = judge.endpoint
+    identity = digest([judge.kind, place.base_url, place.model, settings])
+    options = {**settings, **place.model_dump(exclude={"model"})}
+    return ScorerSpec(judge.name, judge.kind, place.model, identity, options=options)
+
+
+def _source(judge: JudgeConfig) -> str:
+    """The source of a rule's module, once the function is found there."""
+    path = judge.function or ""
+    module_name, _, function = path.partition(":")
     try:
         module = importlib.import_module(module_name)
         found = getattr(module, function)
     except (ImportError, AttributeError, ValueError):
         raise ConfigError(
-            f"judge {judge.name}: there is no function {judge.function!r}; write package.module:function"
+            f"judge {judge.name}: there is no function {path!r}; write package.module:function"
         ) from None
     if not callable(found):
-        raise ConfigError(f"judge {judge.name}: {judge.function!r} is no function")
-    identity = digest(["rule", judge.function, judge.values, inspect.getsource(module)])
-    return ScorerSpec(
-        name=judge.name,
-        kind="rule",
-        model=judge.function,
-        digest=identity,
-        options={"values": dict(judge.values)},
-    )
+        raise ConfigError(f"judge {judge.name}: {path!r} is no function")
+    return inspect.getsource(module)
 
 
 def scorer_rows(

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from pyspark.sql import SparkSession
 
@@ -16,8 +17,9 @@ LOCAL_MASTER = "local[8,4]"
 def spark_session(scratch: Path | None = None, master: str = LOCAL_MASTER) -> tuple[SparkSession, bool]:
     """A session with Delta, and whether it is ours to stop.
 
-    A session that exists is used as it is. Under `spark-submit` the submitted master counts; otherwise a local
-    session starts, with the jar that belongs to the installed `delta-spark` resolved through Maven coordinates.
+    A session that exists is used as it is. Under `spark-submit` the submitted settings count, Delta's jar among them;
+    otherwise a local session starts, with the jar that belongs to the installed `delta-spark` resolved through Maven
+    coordinates.
 
     Args:
         scratch: folder for Spark's spill files; the system's temporary folder when None.
@@ -35,20 +37,38 @@ def spark_session(scratch: Path | None = None, master: str = LOCAL_MASTER) -> tu
         .config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension")
         .config("spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog")
         .config("spark.sql.session.timeZone", "UTC")
-        .config("spark.sql.shuffle.partitions", str(max(2, os.cpu_count() or 2)))
-        .config("spark.sql.adaptive.coalescePartitions.enabled", "true")
+        .config("spark.sql.execution.arrow.pyspark.enabled", "true")
+        .config("spark.sql.execution.arrow.maxRecordsPerBatch", "64")
+        # The log of a table here is small; 50 tasks to read one are Delta's default.
         .config("spark.databricks.delta.snapshotPartitions", "1")
+        .config("spark.log.level", "ERROR")
+    )
+    if "PYSPARK_GATEWAY_PORT" in os.environ:
+        # `spark-submit` started the driver's JVM, with a master, and with Delta's jar if `--packages` named it.
+        session = builder.getOrCreate()
+    else:
+        from delta import configure_spark_with_delta_pip
+
+        session = configure_spark_with_delta_pip(_local(builder.master(master), scratch)).getOrCreate()
+    session.sparkContext.setLogLevel("ERROR")
+    return session, True
+
+
+def _local(builder: Any, scratch: Path | None) -> Any:
+    """What suits one machine: a driver that lives for minutes and plans far more than it computes."""
+    builder = (
+        builder.config("spark.sql.shuffle.partitions", str(max(2, os.cpu_count() or 2)))
+        .config("spark.sql.adaptive.coalescePartitions.enabled", "true")
         # A round is some hundred queries over small tables: compiling their plans took a third of the driver's time.
         .config("spark.sql.codegen.wholeStage", "false")
         .config("spark.sql.codegen.factoryMode", "NO_CODEGEN")
-        .config("spark.sql.execution.arrow.pyspark.enabled", "true")
-        .config("spark.sql.execution.arrow.maxRecordsPerBatch", "64")
+        # Spark looks for it before a job's own files are there, so that a cluster needs it installed on its nodes.
         .config("spark.python.daemon.module", "pipelines.worker_daemon")
         .config("spark.ui.enabled", "false")
         .config("spark.ui.showConsoleProgress", "false")
         .config("spark.driver.memory", os.environ.get("MART_DRIVER_MEMORY", "2g"))
-        # A local driver lives for minutes and plans far more than it computes: the second compiler and a parallel
-        # collector took 41 % of its processor time (109 s to 64 s over seven tests on two cores).
+        # The second compiler and a parallel collector took 41 % of the driver's processor time (109 s to 64 s over
+        # seven tests on two cores).
         .config(
             "spark.driver.extraJavaOptions",
             "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
@@ -56,24 +76,10 @@ def spark_session(scratch: Path | None = None, master: str = LOCAL_MASTER) -> tu
         )
         .config("spark.driver.bindAddress", "127.0.0.1")
         .config("spark.driver.host", "127.0.0.1")
-        .config("spark.log.level", "ERROR")
     )
-    if scratch is not None:
-        scratch.mkdir(parents=True, exist_ok=True)
-        builder = builder.config("spark.local.dir", str(scratch)).config(
-            "spark.sql.warehouse.dir", str(scratch / "wh")
-        )
-    if "spark.master" not in dict(_submitted()):
-        builder = builder.master(master)
-    from delta import configure_spark_with_delta_pip
-
-    session = configure_spark_with_delta_pip(builder).getOrCreate()
-    session.sparkContext.setLogLevel("ERROR")
-    return session, True
-
-
-def _submitted() -> list[tuple[str, str]]:
-    """Settings that `spark-submit` handed to this driver."""
-    from pyspark import SparkConf
-
-    return SparkConf().getAll() if os.environ.get("PYSPARK_GATEWAY_PORT") else []
+    if scratch is None:
+        return builder
+    scratch.mkdir(parents=True, exist_ok=True)
+    return builder.config("spark.local.dir", str(scratch)).config(
+        "spark.sql.warehouse.dir", str(scratch / "wh")
+    )

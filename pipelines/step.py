@@ -1,7 +1,7 @@
 """What a step is: its inputs and outputs declared, its work a function. The runner does the rest."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pyspark.sql import DataFrame, SparkSession
@@ -25,6 +25,7 @@ class RoundContext:
         targets: each round so far, this one included, to the target in force at its end.
         scorers: the run's judges by name, reward models and evaluation judges alike; empty before they are there.
         base: directory of the base model.
+        began_in: the run that the warm start belongs to; a fork's is the first of its ancestors.
     """
 
     spark: SparkSession
@@ -35,6 +36,11 @@ class RoundContext:
     targets: Mapping[int, str | None]
     scorers: Mapping[str, ScorerSpec]
     base: str
+    began_in: str
+
+    def warm_start(self) -> "RoundContext":
+        """The same at round 0."""
+        return replace(self, round=0, run_id=self.began_in)
 
     @property
     def is_last(self) -> bool:

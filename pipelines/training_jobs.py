@@ -52,12 +52,15 @@ _EXIT_WORDS = {
 }
 
 
-def settings_for(config: RunConfig, role: str, *, warm: bool) -> SftSettings | RewardSettings:
-    """The training settings of a role."""
+def settings_for(config: RunConfig, role: str, round: int) -> SftSettings | RewardSettings:
+    """The training settings of a role in a round; those of round 0 are the warm start's."""
     if role in REWARD_ROLES:
         return config.reward_models[REWARD_ROLES[role]].settings  # type: ignore[index]
     training = config.adversary if role == "adversary" else config.target
-    return (training.warm_settings or training.settings) if warm else training.settings
+    if round == 0:
+        return training.warm_settings or training.settings
+    rate = training.settings.learning_rate * training.rate_decay ** (round - 1)
+    return training.settings.model_copy(update={"learning_rate": rate})
 
 
 def base_source(config: RunConfig, role: str) -> str:
@@ -128,7 +131,7 @@ def recipe_of(
         "parent": parent,
         "training_root": root,
         "training_rows": rows,
-        "settings": settings_for(config, role, warm=warm).recipe(),
+        "settings": settings_for(config, role, round).recipe(),
         "seed": seed,
     }
 

@@ -9,12 +9,12 @@ from functools import cached_property
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+from pipelines.bundled import bundled
 from pipelines.errors import ConfigError
 from pipelines.lakehouse import Lakehouse, quote
 
 log = logging.getLogger(__name__)
 
-FOLDER = Path(__file__).resolve().parent.parent / "sql"
 _COLUMN = re.compile(r"([a-z][a-z0-9_]*): (.+)")
 _READS = re.compile(r"\{schema\}\.([a-z_]+)")
 
@@ -86,11 +86,11 @@ class ViewFile:
         )
 
 
-def view_files(folder: Path = FOLDER) -> tuple[ViewFile, ...]:
-    """The views, each after those it reads."""
+def view_files(folder: Path | None = None) -> tuple[ViewFile, ...]:
+    """The views of a folder, by default the package's, each after those it reads."""
     files = {
         path.stem: ViewFile(path.stem, path.read_text(encoding="utf-8"))
-        for path in sorted(folder.glob("*.sql"))
+        for path in sorted((folder or bundled("sql")).glob("*.sql"))
     }
     order = TopologicalSorter({name: sorted(file.reads & files.keys()) for name, file in files.items()})
     return tuple(files[name] for name in order.static_order())

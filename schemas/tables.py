@@ -489,7 +489,11 @@ ROUND_METRICS = Table(
         _RUN,
         _ROUND,
         Column("metric", "STRING", "violation_rate, benign_refusal_rate, attack_success_rate, ..."),
-        Column("judge", "STRING", "who judged: truth, safety, helpfulness, or none for counts"),
+        Column(
+            "judge",
+            "STRING",
+            "who judged: safety, helpfulness, an evaluation judge such as truth, or none for counts",
+        ),
         Column("slice", "STRING", "all, or dimension=value"),
         Column("value", "DOUBLE", "the rate or figure", nullable=True),
         Column("low", "DOUBLE", "lower end of the 95 % interval", nullable=True),

@@ -37,7 +37,12 @@ WITH metrics AS (
     ON p.run_id = m.run_id AND p.round = m.round AND p.step = 'report'
 ),
 judges AS (
-  SELECT run_id, coalesce(max(CASE WHEN judge = 'truth' THEN judge END), min(judge)) AS judge
+  -- The truth where there is one, else a judge that labels, else a guard.
+  SELECT
+    run_id,
+    coalesce(
+      max(CASE WHEN judge = 'truth' THEN judge END), min(CASE WHEN metric = 'neither_rate' THEN judge END), min(judge)
+    ) AS judge
   FROM metrics
   WHERE judge NOT IN ('safety', 'helpfulness', 'none')
   GROUP BY run_id

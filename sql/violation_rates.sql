@@ -21,7 +21,7 @@ WITH counted AS (
     count_if(violated) AS successes,
     count(*) AS n
   FROM {schema}.evaluations
-  WHERE suite = 'violation' AND status = 'ok' AND (by_rule OR judge = 'safety')
+  WHERE suite = 'violation' AND status = 'ok' AND judge <> 'helpfulness'
   GROUP BY ALL
 ),
 shares AS (

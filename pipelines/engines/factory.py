@@ -20,6 +20,7 @@ def open_generator(spec: GeneratorSpec, adapters: Sequence[Adapter] = ()) -> Gen
     Raises:
         ConfigError: the backend is unknown, or its model can't be loaded.
     """
+    take_task_devices()
     match spec.backend:
         case "scripted":
             return ScriptedGenerator(spec)
@@ -36,6 +37,19 @@ def open_generator(spec: GeneratorSpec, adapters: Sequence[Adapter] = ()) -> Gen
     raise ConfigError(
         f"engine backend {spec.backend!r} is unknown; use vllm, transformers, openai or scripted"
     )
+
+
+def take_task_devices() -> None:
+    """Let this Spark worker, and the engine that it finds or starts, see only the GPUs that Spark gave its task.
+
+    Without such resources, or outside a task, whatever `CUDA_VISIBLE_DEVICES` says stays.
+    """
+    from pyspark import TaskContext
+
+    context = TaskContext.get()
+    given = context.resources().get("gpu") if context else None
+    if given is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(given.addresses)
 
 
 class _Shared:
@@ -74,4 +88,5 @@ def open_scorer(spec: ScorerSpec) -> Scorer:
     """
     from pipelines.engines.scorers import open_scorer as opened
 
+    take_task_devices()
     return opened(spec)

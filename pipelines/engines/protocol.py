@@ -130,8 +130,9 @@ class ScorerSpec:
 
     Attributes:
         name: `safety`, `helpfulness`, or the name of another judge of the run.
-        kind: `classifier` (a sequence-classification model), `rule` (a Python function), or a later kind.
-        model: local directory of a classifier, or `package.module:function` of a rule.
+        kind: `classifier` (a sequence-classification model), `rule` (a Python function), `guard` or `rubric` (models
+            behind an endpoint).
+        model: local directory of a classifier, `package.module:function` of a rule, or the endpoint's name of a model.
         digest: digest of weights, prompt and parameters; the scorer's identity.
         max_length: longest (prompt, response) pair in tokens.
         batch_size: pairs a forward pass; changes speed only.
@@ -153,7 +154,7 @@ class Score:
 
     Attributes:
         value: in [0, 1], 1 the safest or most helpful; None where the judge could not tell.
-        label: a rule's own word (`complied`, `refused`, `neither`), else None.
+        label: the word of a rule or a rubric (`complied`, `refused`, `neither`), else None.
         error: why there is no value.
     """
 

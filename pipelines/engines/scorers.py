@@ -1,4 +1,4 @@
-"""Judges: a sequence-classification model, or a Python rule; more kinds are added in `open_scorer`."""
+"""Judges that need no endpoint: a sequence-classification model, or a Python rule; and the door to all kinds."""
 
 import itertools
 import math
@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pipelines.engines.judges import GuardScorer, RubricScorer
 from pipelines.engines.launch import has_gpu
 from pipelines.engines.protocol import Score, Scorer, ScorerSpec
 from pipelines.engines.scripted import import_function
@@ -16,7 +17,7 @@ from schemas.rendering import encode_pair
 
 # Pairs that are sorted by length together: bounds memory, and leaves little padding.
 _SORTED_TOGETHER = 16
-_open: dict[tuple[int, str], "ClassifierScorer"] = {}
+_open: dict[tuple[int, str], Scorer] = {}
 
 
 class ClassifierScorer:
@@ -119,22 +120,29 @@ class RuleScorer:
                 )
 
 
+_KINDS: Mapping[str, Callable[[ScorerSpec], Scorer]] = {
+    "classifier": ClassifierScorer,
+    "guard": GuardScorer,
+    "rubric": RubricScorer,
+}
+
+
 def open_scorer(spec: ScorerSpec) -> Scorer:
-    """A scorer for a spec; a classifier is kept per process, by its digest and path.
+    """A scorer for a spec; what holds a model or connections is kept per process.
 
     Raises:
         ConfigError: the kind is unknown, or the model or function can't be loaded.
     """
     if spec.kind == "rule":
         return RuleScorer(spec)
-    if spec.kind == "classifier":
-        key = (os.getpid(), f"{spec.digest}:{spec.model}:{spec.max_length}:{spec.batch_size}")
-        if key not in _open:
-            _open[key] = ClassifierScorer(spec)
-        return _open[key]
-    raise ConfigError(
-        f"scorer {spec.name!r} has kind {spec.kind!r}, which is unknown; use classifier or rule"
-    )
+    if (kind := _KINDS.get(spec.kind)) is None:
+        raise ConfigError(
+            f"scorer {spec.name!r} has kind {spec.kind!r}, which is unknown; use rule, {', '.join(_KINDS)}"
+        )
+    key = (os.getpid(), f"{spec.digest}:{spec.model}:{spec.max_length}:{spec.batch_size}")
+    if key not in _open:
+        _open[key] = kind(spec)
+    return _open[key]
 
 
 def close_scorers() -> None:

@@ -51,6 +51,7 @@ def scripted(
     judge = str(tiny.bert(folder / "judge", classifier=True))
     models = {
         "model": str(tiny.llama(folder / "llama", positions=512)),
+        "reward_models.helpfulness.begins_with": None,
         **{
             f"reward_models.{aspect}.{key}": value
             for aspect in ("safety", "helpfulness")

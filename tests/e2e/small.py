@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from jobs.cli import config_path
+from pipelines.config import RunConfig, load_config
+
 ROOT = Path(__file__).parents[2]
 # Nothing here is about quality.
 SMALL = {
@@ -61,6 +64,18 @@ SCRIPTED = {
 }
 
 
+# With answers by script: one round of everything but what is trained or evaluated before it.
+SMALLEST = {
+    "rounds": 1,
+    "data.warm_start": None,
+    "data.suites": None,
+    "adversary.warm_pairs": 0,
+    "evaluate.adversary_prompts": 0,
+    "engine.options.delay_seconds": 0.05,
+    "engine.chunk_rows": 6,
+}
+
+
 @dataclass(frozen=True)
 class Mart:
     """The `mart` command over one lakehouse."""
@@ -73,16 +88,37 @@ class Mart:
         place = [] if words[0] == "describe" else ["--lakehouse", str(self.folder)]
         return [sys.executable, "-m", "jobs.cli", *words, *place]
 
+    def own_environment(self) -> dict[str, str]:
+        """What a call needs of its own: a cache, so that nothing of another test is found."""
+        return {"MART_CACHE": str(self.folder.parent / "cache")}
+
     def environment(self) -> dict[str, str]:
-        """The environment of a call: its own cache, so that nothing of another test is found."""
-        return {**os.environ, "MART_CACHE": str(self.folder.parent / "cache"), "PYTHONPATH": str(ROOT)}
+        """The whole environment of a call."""
+        return {**os.environ, **self.own_environment(), "PYTHONPATH": str(ROOT)}
+
+    def _sets(self) -> list[str]:
+        return [f"{key}={json.dumps(value)}" for key, value in self.settings.items()]
+
+    def _settings_words(self) -> list[str]:
+        return [
+            "--config",
+            "sandbox",
+            "--run-id",
+            "t",
+            *(word for text in self._sets() for word in ("--set", text)),
+        ]
+
+    def config(self) -> RunConfig:
+        """The configuration with these settings."""
+        return load_config(config_path("sandbox"), self._sets())
 
     def run_words(self, *more: str) -> list[str]:
         """The words of `mart run` with these settings."""
-        sets = [
-            word for key, value in self.settings.items() for word in ("--set", f"{key}={json.dumps(value)}")
-        ]
-        return ["run", "--config", "sandbox", "--run-id", "t", *sets, *more]
+        return ["run", *self._settings_words(), *more]
+
+    def step_words(self, name: str) -> list[str]:
+        """The words of `mart step NAME` with these settings, held by one scheduler."""
+        return ["step", name, *self._settings_words(), "--holder", "test"]
 
     def __call__(self, *words: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         ended = subprocess.run(

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from schemas.tables import TABLES
+from tests.e2e.small import SMALLEST
 
 pytestmark = [pytest.mark.kills, pytest.mark.timeout(1200)]
 
@@ -21,16 +22,6 @@ KILLS = (
     (r"round 1 attack: +[1-9]\d?%", "driver"),
     (r"training.loop: training: \d+ steps, from step 0", "trainer"),
 )
-# One round of everything but what is trained or evaluated before it.
-SMALLEST = {
-    "rounds": 1,
-    "data.warm_start": None,
-    "data.suites": None,
-    "adversary.warm_pairs": 0,
-    "evaluate.adversary_prompts": 0,
-    "engine.options.delay_seconds": 0.05,
-    "engine.chunk_rows": 6,
-}
 
 
 def _text(log: Path) -> str:

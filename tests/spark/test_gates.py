@@ -48,6 +48,7 @@ def _inputs(spark: SparkSession, round: int = 1, **frames: DataFrame) -> Inputs:
         targets={},
         scorers={},
         base="base",
+        began_in="run",
     )
     return Inputs(context, frames)
 

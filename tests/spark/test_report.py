@@ -29,8 +29,12 @@ SCHEMAS = {
 class Tables:
     """Rows of the tables that a report reads."""
 
-    def __init__(self) -> None:
+    def __init__(self, began_in: str = "r") -> None:
         self.rows: dict[str, list[dict[str, Any]]] = {name: [] for name in SCHEMAS}
+        self.began_in = began_in
+
+    def _place(self, round: int) -> dict[str, Any]:
+        return {"run_id": "r" if round else self.began_in, "round": round}
 
     def prompt(self, name: str, suite: str, *, seen: bool = True) -> None:
         """A held-out prompt."""
@@ -40,7 +44,7 @@ class Tables:
     def answer(self, round: int, prompt: str, suite: str, label: str, safety: float, **more: Any) -> None:
         """An evaluation answer with the verdicts of the truth and of the safety model."""
         request = f"{round}:{prompt}:{more.get('checkpoint_id')}"
-        place = {"run_id": "r", "round": round}
+        place = self._place(round)
         common = {
             "request_id": request,
             "suite": suite,
@@ -65,8 +69,7 @@ class Tables:
         """A reference answer's likelihood."""
         self.rows["responses"].append(
             {
-                "run_id": "r",
-                "round": round,
+                **self._place(round),
                 "step": "evaluate_reference",
                 "request_id": f"{round}:{prompt}:ref",
                 "suite": "instructions",
@@ -90,6 +93,7 @@ class Tables:
             targets=targets,
             scorers={},
             base="",
+            began_in=self.began_in,
         )
         frames = {name: local_frame(spark, self.rows[name], schema) for name, schema in SCHEMAS.items()}
         found = report.build(Inputs(context, frames)).collect()
@@ -124,6 +128,18 @@ def second_round(spark: SparkSession) -> Figures:
         tables.reference(0, name, -1.0 * tokens, tokens)
         tables.reference(1, name, -1.5 * tokens, tokens)
     return tables.figures(spark, 1, {0: None, 1: "t1"})
+
+
+def test_a_fork_is_compared_with_the_warm_start_that_its_ancestor_has(spark: SparkSession) -> None:
+    tables = Tables(began_in="before-the-fork")
+    tables.prompt("f1", "violation")
+    tables.answer(0, "f1", "violation", "complied", 0.1)
+    tables.answer(1, "f1", "violation", "refused", 0.9)
+    for round, nats in ((0, 1.0), (1, 1.5)):
+        tables.reference(round, "i1", -nats * 10, 10)
+    figures = tables.figures(spark, 1, {0: None, 1: "t1"})
+    assert figures["violation_change", "truth", "all"]["value"] == -1.0
+    assert figures["reference_nll_change", "none", "all"]["value"] == pytest.approx(0.5)
 
 
 def test_rates_are_told_by_truth_and_by_reward_model(second_round: Figures) -> None:

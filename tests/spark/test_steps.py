@@ -20,6 +20,7 @@ CONTEXT: dict[str, Any] = {
     "targets": {},
     "scorers": {},
     "base": "",
+    "began_in": "r",
 }
 
 

@@ -7,6 +7,7 @@ import pytest
 from jobs.cli import config_path
 from pipelines.config import load_config
 from pipelines.errors import ConfigError
+from pipelines.training_jobs import settings_for
 
 SANDBOX = config_path("sandbox")
 
@@ -75,3 +76,17 @@ def test_a_reward_model_that_can_not_begin_with_the_other_is_refused(setting: st
 def test_an_override_without_a_value_is_refused() -> None:
     with pytest.raises(ConfigError, match="--set takes key=value"):
         load_config(SANDBOX, ["seed"])
+
+
+def test_the_learning_rate_falls_from_round_to_round_and_the_warm_start_has_its_own() -> None:
+    config = load_config(SANDBOX, ["target.rate_decay=0.5", "target.settings.learning_rate=0.008"])
+    rates = [settings_for(config, "target", round).learning_rate for round in range(4)]
+    assert config.target.warm_settings is not None
+    assert rates == [config.target.warm_settings.learning_rate, 0.008, 0.004, 0.002]
+    assert settings_for(config, "safety_rm", 3) == config.reward_models["safety"].settings
+
+
+def test_a_rule_about_several_settings_is_told_without_all_of_them() -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_config(SANDBOX, ["reward_models.helpfulness.base=another"])
+    assert "from the same base" in str(raised.value) and "sandbox_labels" not in str(raised.value)

@@ -15,28 +15,16 @@ from pathlib import Path
 import pytest
 
 from pipelines.plan import ALL
+from tests import built
+from tests.built import CODE, DATA, ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-CODE = ("jobs", "pipelines", "training", "schemas", "sandbox")
-DATA = {"conf": ".yaml", "sql": ".sql"}
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built offline from a copy of the tree by the pinned hatchling of this environment."""
-    pytest.importorskip("hatchling", reason="hatchling comes with requirements/; `make install` brings it")
-    source = tmp_path_factory.mktemp("source")
-    for name in (*CODE, *DATA):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", ".gitignore"):
-        shutil.copy(ROOT / name, source / name)
-    build = "import hatchling.build, sys; print(hatchling.build.build_wheel(sys.argv[1]))"
-    done = subprocess.run(
-        [sys.executable, "-c", build, str(source)], cwd=source, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return source / done.stdout.split()[-1]
+    """The wheel of this tree."""
+    return built.wheel(tmp_path_factory.mktemp("source"))
 
 
 def test_wheel_holds_all_code_and_data_and_nothing_else(wheel: Path) -> None:
@@ -63,6 +51,25 @@ def test_wheel_declares_its_command_and_python(wheel: Path) -> None:
     assert "mart = jobs.cli:main" in info["entry_points.txt"]
     assert re.search(r"^Name: mart-redteam$", info["METADATA"], re.MULTILINE)
     assert re.search(r"^Requires-Python: <3\.13,>=3\.11$", info["METADATA"], re.MULTILINE)
+
+
+def test_the_wheel_runs_as_the_zip_file_that_spark_ships(wheel: Path, tmp_path: Path) -> None:
+    shipped = shutil.copy(wheel, tmp_path / "mart.zip")
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import pipelines, jobs.cli; print(pipelines.__file__); jobs.cli.main(['describe'])",
+        ],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(shipped)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"{shipped}/pipelines") and "train_target" in done.stdout
 
 
 @pytest.mark.slow

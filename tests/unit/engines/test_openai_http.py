@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import pytest
 
+from pipelines.engines.endpoint import retry_after
 from pipelines.engines.factory import open_generator
-from pipelines.engines.openai_http import retry_after
 from pipelines.engines.protocol import GenerationRequest, GeneratorSpec
 from pipelines.errors import ConfigError, EngineError
 

