@@ -4,7 +4,8 @@
 writes N requests (real prompts of the sandbox's world, a seed each, a bare base and random adapters in turn, answers as
 long as they come) and sends exactly these, token for token
 
-- through the pipeline, once for each number of chunks in flight: `ask_all` on a lakehouse of its own, on local Spark;
+- through the pipeline: `ask_all` on a lakehouse of its own, on local Spark; once for each number of chunks in flight, where all but
+  the first ask the same prompts with other seeds;
 - to the same server, by a client of a few lines that keeps as many requests in flight;
 - to the offline `LLM`, all at once.
 

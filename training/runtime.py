@@ -68,7 +68,7 @@ def computing_dtype(wish: str) -> torch.dtype:
     """What a recipe's `dtype` comes to on this device.
 
     `auto` takes bfloat16 on a GPU that has it and on a CPU with instructions for it (on two AVX-512 cores a training
-    step takes 0.6 of the time); elsewhere it would be emulated, more slowly than float32.
+    step takes 0.7 of the time, `python -m benchmarks.trainer`); elsewhere it would be emulated, more slowly than float32.
     """
     if wish != "auto":
         return torch.bfloat16 if wish == "bfloat16" else torch.float32
