@@ -71,11 +71,12 @@ class Cluster:
         return kept | {"SPARK_LOCAL_DIRS": str(self.folder / "local"), **more}
 
     def state(self) -> dict[str, int]:
-        """How many workers live and how many applications have ended, as the master says; nothing before it answers."""
+        """How many workers live and how many applications there were, as the master says; none before it answers."""
         with contextlib.suppress(OSError), urlopen(f"http://127.0.0.1:{self.ui}/json/", timeout=5) as answer:
             said = json.load(answer)
-            return {"aliveworkers": said["aliveworkers"], "completedapps": len(said["completedapps"])}
-        return {"aliveworkers": 0, "completedapps": 0}
+            applications = [*said["activeapps"], *said["completedapps"]]
+            return {"workers": said["aliveworkers"], "applications": len(applications)}
+        return {"workers": 0, "applications": 0}
 
     def kill(self, name: str) -> None:
         """SIGKILL a worker and its executors."""
@@ -133,7 +134,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
                 "--webui-port", "0", found.url,
             )  # fmt: skip
         deadline = time.monotonic() + 90
-        while found.state()["aliveworkers"] < 2:
+        while found.state()["workers"] < 2:
             assert time.monotonic() < deadline, (folder / "master" / "log").read_text()
             time.sleep(0.2)
         yield found
@@ -183,7 +184,7 @@ def _commits(it: Mart, table: str) -> int:
 
 @dataclass(frozen=True)
 class Round:
-    """A round that ran on the cluster: its lakehouse, the logs, and applications that the master has seen end."""
+    """A round that ran on the cluster: its lakehouse, the logs, and how many applications the master has seen."""
 
     mart: Mart
     logs: dict[str, str]
@@ -204,7 +205,7 @@ def finished(cluster: Cluster, scripted: Callable[..., Mart]) -> Round:
                 cluster.kill("two")
             logs[f"{number} {step.name}"] = running.ended()
     logs["end"] = Submission(cluster, it, *it.step_words("end")).ended()
-    return Round(it, logs, cluster.state()["completedapps"])
+    return Round(it, logs, cluster.state()["applications"])
 
 
 def test_a_round_of_submissions_proves_whole(finished: Round) -> None:
