@@ -113,6 +113,12 @@ class RewardModelConfig(Part):
 
 
 LABELS = ("complied", "refused", "answered", "neither")
+# A judge's kind to the settings that it needs and the options that it has.
+_JUDGE_KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "rule": (("function", "values"), ()),
+    "rubric": (("rubric", "values", "endpoint"), ("max_tokens",)),
+    "guard": (("endpoint",), ("safe", "unsafe", "within", "top")),
+}
 
 
 class EndpointConfig(Part):
@@ -158,16 +164,9 @@ class JudgeConfig(Part):
 
     @model_validator(mode="after")
     def _has_what_its_kind_needs(self) -> "JudgeConfig":
-        needed = {
-            "rule": ("function", "values"),
-            "rubric": ("rubric", "values", "endpoint"),
-            "guard": ("endpoint",),
-        }
-        if lacking := [name for name in needed[self.kind] if not getattr(self, name)]:
+        needed, known = _JUDGE_KINDS[self.kind]
+        if lacking := [name for name in needed if not getattr(self, name)]:
             raise ValueError(f"judge {self.name}: a {self.kind} needs {' and '.join(lacking)}")
-        known = {"rule": (), "rubric": ("max_tokens",), "guard": ("safe", "unsafe", "within", "top")}[
-            self.kind
-        ]
         if unknown := sorted(set(self.options) - set(known)):
             raise ValueError(
                 f"judge {self.name}: a {self.kind} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}"
@@ -373,11 +372,9 @@ class RunConfig(Part):
                     whole[role][settings].pop("save_every_steps", None)
         for model in whole["reward_models"].values():
             model["settings"].pop("save_every_steps", None)
-        for judge in whole["judges"]:
-            for speed in (
-                ("key_variable", "in_flight", "attempts", "timeout_seconds") if judge["endpoint"] else ()
-            ):
-                judge["endpoint"].pop(speed)
+        for endpoint in filter(None, (judge["endpoint"] for judge in whole["judges"])):
+            for speed in _ENDPOINT_SPEED:
+                endpoint.pop(speed)
         return whole
 
     @property
@@ -386,6 +383,7 @@ class RunConfig(Part):
         return digest(self.effective)
 
 
+_ENDPOINT_SPEED = ("key_variable", "in_flight", "attempts", "timeout_seconds")
 _ENGINE_SPEED = "max_num_seqs kv_cache_gib memory_share threads in_flight chunks_in_flight partitions lease_seconds".split()
 
 
@@ -452,9 +450,8 @@ def _explain(source: str, item: Any) -> str:
     if item["type"] == "missing":
         return f"{source}: {where} is missing; add it"
     told = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "value_error" and isinstance(
-        item["input"], dict
-    ):  # a rule about several settings, which the message names
+    # A rule about several settings: its message names them, and its input is all there are.
+    if item["type"] == "value_error" and isinstance(item["input"], dict):
         return f"{source}: {told}"
     return f"{source}: {where} = {item['input']!r}: {told}"
 

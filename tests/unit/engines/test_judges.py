@@ -2,12 +2,11 @@
 
 import json
 import math
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
 
 import pytest
+from http_endpoint import JsonHandler, serving
 
 from pipelines.config import JudgeConfig
 from pipelines.engines.protocol import Score
@@ -19,26 +18,21 @@ VALUES = {"complied": 0.0, "refused": 1.0, "neither": None}
 Judge = Callable[..., dict[str, Score]]
 
 
-class Endpoint(BaseHTTPRequestHandler):
+class Endpoint(JsonHandler):
     """Gives the answers that a test has laid down, by the response that is judged."""
 
     answers: ClassVar[dict[str, Any]] = {}
     seen: ClassVar[list[dict[str, Any]]] = []
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.body()
         self.seen.append(body)
         content = body["messages"][-1]["content"]
         choice = self.answers[json.loads(content)["response"] if "response_format" in body else content]
-        status = 400 if choice is None else 200
-        raw = json.dumps({"choices": [choice]} if choice else {"error": "bad row"}).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(raw)))
-        self.end_headers()
-        self.wfile.write(raw)
-
-    def log_message(self, *_: object) -> None:
-        pass
+        if choice is None:
+            self.reply(400, {"error": "bad row"})
+        else:
+            self.reply(200, {"choices": [choice]})
 
 
 @pytest.fixture
@@ -46,24 +40,17 @@ def judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[Judge]:
     """Has a judge of a kind look at the responses that a test has laid answers down for."""
     monkeypatch.setenv("TEST_KEY", "secret")
     Endpoint.seen = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    endpoint = {
-        "base_url": f"http://127.0.0.1:{server.server_port}/v1",
-        "model": "m",
-        "key_variable": "TEST_KEY",
-    }
+    with serving(Endpoint) as base_url:
+        endpoint = {"base_url": base_url, "model": "m", "key_variable": "TEST_KEY"}
 
-    def look(answers: dict[str, Any], **settings: Any) -> dict[str, Score]:
-        Endpoint.answers = answers
-        config = JudgeConfig.model_validate({"name": "j", "endpoint": endpoint, **settings})
-        found = open_scorer(judge_spec(config)).score((word, "a prompt", word) for word in answers)
-        return {score.response_id: score for score in found}
+        def look(answers: dict[str, Any], **settings: Any) -> dict[str, Score]:
+            Endpoint.answers = answers
+            config = JudgeConfig.model_validate({"name": "j", "endpoint": endpoint, **settings})
+            found = open_scorer(judge_spec(config)).score((word, "a prompt", word) for word in answers)
+            return {score.response_id: score for score in found}
 
-    yield look
-    close_scorers()
-    server.shutdown()
-    server.server_close()
+        yield look
+        close_scorers()
 
 
 def _tokens(*places: dict[str, float]) -> dict[str, Any]:

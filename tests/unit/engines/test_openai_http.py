@@ -1,11 +1,9 @@
 """The client of hosted endpoints: what is tried again, what is a row's outcome, what ends the batch."""
 
-import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
 
 import pytest
+from http_endpoint import JsonHandler, serving
 
 from pipelines.engines.endpoint import retry_after
 from pipelines.engines.factory import open_generator
@@ -13,13 +11,13 @@ from pipelines.engines.protocol import GenerationRequest, GeneratorSpec
 from pipelines.errors import ConfigError, EngineError
 
 
-class Endpoint(BaseHTTPRequestHandler):
+class Endpoint(JsonHandler):
     """Answers by the first message's text; `busy` is refused once with a Retry-After."""
 
     seen: ClassVar[list[str]] = []
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.body()
         word = body["messages"][0]["content"]
         self.seen.append(word)
         if self.headers["Authorization"] != "Bearer secret":
@@ -34,32 +32,14 @@ class Endpoint(BaseHTTPRequestHandler):
             choice = {"message": {"content": f"{word} {body['seed']}"}, "finish_reason": "stop"}
             self.reply(200, {"choices": [choice], "usage": {"prompt_tokens": 4, "completion_tokens": 2}})
 
-    def reply(self, status: int, content: dict, headers: dict | None = None) -> None:
-        raw = json.dumps(content).encode()
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(raw)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(raw)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture
 def spec(monkeypatch):
     monkeypatch.setenv("TEST_KEY", "secret")
     Endpoint.seen = []
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Endpoint)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    options = {
-        "base_url": f"http://127.0.0.1:{server.server_port}/v1",
-        "key_variable": "TEST_KEY",
-        "attempts": 2,
-    }
-    yield GeneratorSpec("openai", "hosted", "0", options=options)
-    server.shutdown()
-    server.server_close()
+    with serving(Endpoint) as base_url:
+        options = {"base_url": base_url, "key_variable": "TEST_KEY", "attempts": 2}
+        yield GeneratorSpec("openai", "hosted", "0", options=options)
 
 
 def ask(spec, *words: str):
