@@ -29,7 +29,7 @@ from jobs.cli import config_path
 from pipelines.config import load_config
 from pipelines.lakehouse import Lakehouse
 from pipelines.lineage import closure
-from pipelines.session import spark_session
+from pipelines.session import open_session
 from pipelines.similarity import near_duplicates
 from pipelines.step import Inputs, RoundContext
 from pipelines.steps import select
@@ -236,15 +236,13 @@ def main() -> int:
     options = parser.parse_args()
     sizes = sorted(int(rows) for rows in options.rows.split(","))
     with tempfile.TemporaryDirectory() as name:
-        spark, ours = spark_session(Path(name) / "scratch")
         lines = []
-        for rows in sizes:
-            made = Made(spark, Path(name), rows)
-            if not lines:
-                measure(made)  # thrown away: whatever is done for the first time takes longer
-            lines.append(measure(made))
-        if ours:
-            spark.stop()
+        with open_session(Path(name) / "scratch") as spark:
+            for rows in sizes:
+                made = Made(spark, Path(name), rows)
+                if not lines:
+                    measure(made)  # thrown away: whatever is done for the first time takes longer
+                lines.append(measure(made))
     figures: dict[str, Any] = {"sizes": lines}
     if len(sizes) > 1:
         span = math.log(sizes[-1] / sizes[0])

@@ -18,6 +18,7 @@ import argparse
 import asyncio
 import json
 import multiprocessing
+import os
 import sys
 import tempfile
 import time
@@ -34,13 +35,14 @@ from pyspark.sql import functions as F
 from benchmarks.adapters import RANK, random_adapters
 from benchmarks.machine import give_result
 from pipelines.engines.host import ensure_engine, keep_alive, stop_engine
+from pipelines.engines.launch import engine_arguments, engine_environment
 from pipelines.engines.protocol import Adapter, GenerationRequest, GeneratorSpec
 from pipelines.engines.vllm import VllmGenerator
 from pipelines.generation import Ask, ask_all, chunks_of, write_requests
 from pipelines.lakehouse import Lakehouse, local_frame
 from pipelines.models import local_model
 from pipelines.prompts import messages_json, target_messages
-from pipelines.session import spark_session
+from pipelines.session import open_session
 from pipelines.step import GenerationStep
 from pipelines.steps.respond import RESPOND
 from sandbox.lexicon import FORBIDDEN
@@ -189,16 +191,12 @@ def bare_server(socket: str, requests: list[GenerationRequest], in_flight: int) 
 
 
 def _offline(
-    spec: GeneratorSpec,
-    adapters: list[Adapter],
-    requests: list[GenerationRequest],
-    arguments: Mapping[str, Any],
-    to: Any,
+    arguments: Mapping[str, Any], adapters: list[Adapter], requests: list[GenerationRequest], to: Any
 ) -> None:
     from vllm import LLM, SamplingParams
     from vllm.lora.request import LoRARequest
 
-    llm = LLM(model=spec.model, **arguments)
+    llm = LLM(**arguments)
     loras = {
         adapter.name: LoRARequest(adapter.name, at + 1, adapter.path) for at, adapter in enumerate(adapters)
     }
@@ -228,19 +226,6 @@ def _offline(
 
 def offline(spec: GeneratorSpec, adapters: list[Adapter], requests: list[GenerationRequest]) -> Measured:
     """The requests through `vllm.LLM` in a process of its own, set up as the server is."""
-    import os
-
-    from pipelines.engines.launch import engine_environment, has_gpu, resolve_dtype
-
-    arguments = {
-        "dtype": resolve_dtype(spec.dtype), "max_model_len": spec.max_model_len, "max_num_seqs": spec.max_num_seqs,
-        "enable_lora": bool(adapters), "max_loras": spec.max_adapters or 1, "max_lora_rank": RANK, "seed": 0,
-    }  # fmt: skip
-    if not has_gpu():
-        arguments |= {
-            "kv_cache_memory_bytes": int(spec.kv_cache_gib * 2**30), "enable_chunked_prefill": False,
-            "max_num_batched_tokens": max(spec.max_model_len, 8192), "enforce_eager": True,
-        }  # fmt: skip
     settings, dropped = engine_environment(spec)
     before = dict(os.environ)
     os.environ.update(settings)
@@ -249,7 +234,7 @@ def offline(spec: GeneratorSpec, adapters: list[Adapter], requests: list[Generat
     try:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_offline, args=(spec, adapters, requests, arguments, theirs))
+        process = context.Process(target=_offline, args=(engine_arguments(spec), adapters, requests, theirs))
         process.start()
         theirs.close()
         seconds, tokens = ours.recv()
@@ -280,29 +265,28 @@ def main() -> int:
             "vllm", model.path, model.digest, max_model_len=512, max_num_seqs=96, owner="benchmark", home=str(folder / "home"),
             max_adapters=max(1, options.adapters), max_lora_rank=RANK, options={"in_flight": 64},
         )  # fmt: skip
-        spark, ours = spark_session(folder / "scratch")
-        pipeline = Pipeline(spark, folder, model.path, options.chunk_rows)
-        tries = [int(number) for number in options.chunks_in_flight.split(",")]
-        few, many = prompts(options.few), prompts(options.rows)
         ways: dict[str, dict[str, Any]] = {}
-        planned = 0.0
-        for number in tries:
-            pipeline.plan(f"few-{number}", few, _names(adapters))
-            planned = pipeline.plan(f"many-{number}", many, _names(adapters))
-            with engine(spec, adapters):
-                pipeline.ask(f"few-{number}", spec, adapters, number)  # Spark's workers import what they need
-                pipeline.plan(f"again-{number}", few, _names(adapters))
-                small = pipeline.ask(f"again-{number}", spec, adapters, number)
-                ways[f"pipeline, {number} in flight"] = {
-                    "small": small, "large": pipeline.ask(f"many-{number}", spec, adapters, number),
-                }  # fmt: skip
-            _tell(ways)
-        small_requests, requests = (
-            pipeline.requests(f"again-{tries[0]}"),
-            pipeline.requests(f"many-{tries[0]}"),
-        )
-        if ours:
-            spark.stop()
+        tries = [int(number) for number in options.chunks_in_flight.split(",")]
+        with open_session(folder / "scratch") as spark:
+            pipeline = Pipeline(spark, folder, model.path, options.chunk_rows)
+            few, many = prompts(options.few), prompts(options.rows)
+            planned = 0.0
+            for number in tries:
+                pipeline.plan(f"few-{number}", few, _names(adapters))
+                planned = pipeline.plan(f"many-{number}", many, _names(adapters))
+                with engine(spec, adapters):
+                    pipeline.ask(
+                        f"few-{number}", spec, adapters, number
+                    )  # Spark's workers import what they need
+                    pipeline.plan(f"again-{number}", few, _names(adapters))
+                    small = pipeline.ask(f"again-{number}", spec, adapters, number)
+                    ways[f"pipeline, {number} in flight"] = {
+                        "small": small, "large": pipeline.ask(f"many-{number}", spec, adapters, number),
+                    }  # fmt: skip
+                _tell(ways)
+            small_requests, requests = (
+                pipeline.requests(f"again-{tries[0]}"), pipeline.requests(f"many-{tries[0]}"),
+            )  # fmt: skip
         with engine(spec, adapters) as socket:
             # Two tasks a chunk, each with its own `in_flight`, is what the pipeline keeps up at most.
             held = min(2 * 64 * max(tries), 256)

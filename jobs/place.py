@@ -2,17 +2,16 @@
 
 import argparse
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.scratch import scratch_folder
 from pipelines.artifacts import Artifacts
 from pipelines.errors import ConfigError
 from pipelines.lakehouse import Lakehouse
-from pipelines.session import spark_session
+from pipelines.session import open_session
 from pipelines.views import create_views
 
 
@@ -61,9 +60,7 @@ def open_place(options: argparse.Namespace, *, create: bool = False, views: bool
         raise ConfigError(
             f"there is no lakehouse at {folder}: name one with --lakehouse, or make one with `mart run`"
         )
-    scratch = _scratch()
-    spark, ours = spark_session(scratch)
-    try:
+    with scratch_folder() as scratch, open_session(scratch) as spark:
         if folder is not None:
             lakehouse = Lakehouse(spark, "mart", folder / "tables")
             artifacts = Artifacts(options.artifacts or folder / "artifacts")
@@ -74,17 +71,3 @@ def open_place(options: argparse.Namespace, *, create: bool = False, views: bool
             create_views(lakehouse)
         spark.sql(f"USE {lakehouse.schema}")
         yield Place(lakehouse, artifacts, folder)
-    finally:
-        if ours:
-            spark.stop()
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _scratch() -> Path:
-    """A folder for Spark's spill files, named by this process; what killed processes of this user left goes."""
-    root = Path(os.environ.get("MART_SCRATCH") or tempfile.gettempdir())
-    for left in root.glob("mart-spark-*") if Path("/proc/self").exists() else ():
-        owner = left.name.rpartition("-")[2]
-        if left.stat().st_uid == os.getuid() and owner.isdecimal() and not Path(f"/proc/{owner}").exists():
-            shutil.rmtree(left, ignore_errors=True)
-    return root / f"mart-spark-{os.getpid()}"

@@ -33,6 +33,12 @@ class EngineError(MartError):
     exit_code = 4
 
 
+class SparkDied(MartError):
+    """The JVM of Spark's driver ended by itself: worth another try, with more memory if it had too little."""
+
+    exit_code = 4
+
+
 class TrainingFailed(MartError):
     """A training job ended without a checkpoint that proves right."""
 

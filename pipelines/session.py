@@ -2,11 +2,17 @@
 
 import logging
 import os
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
+
+from pipelines.errors import SparkDied
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +60,44 @@ def spark_session(scratch: Path | None = None, master: str = LOCAL_MASTER) -> tu
     return session, True
 
 
+@contextmanager
+def open_session(scratch: Path | None = None, master: str = LOCAL_MASTER) -> Iterator[SparkSession]:
+    """`spark_session`, stopped at the end if it is ours.
+
+    Raises:
+        SparkDied: the driver's JVM, started here, ended by itself; what was raised because of that is the cause.
+    """
+    session, ours = spark_session(scratch, master)
+    process = getattr(session.sparkContext._gateway, "proc", None) if ours else None
+    try:
+        yield session
+    except Exception as error:
+        # A JVM that is ending closes its sockets first.
+        patience = 5.0 if isinstance(error, (Py4JError, OSError)) else 0.0
+        if process is not None and not _lives(process, patience):
+            raise SparkDied(
+                f"Spark's driver ended in the middle of its work, with code {process.returncode}; what it said stands "
+                f"above. If it ran out of memory, give it more than {_driver_memory()} by MART_DRIVER_MEMORY. "
+                "The same command goes on from here"
+            ) from error
+        raise
+    finally:
+        if ours and (process is None or _lives(process, 0.0)):
+            session.stop()
+
+
+def _lives(process: "subprocess.Popen[bytes]", patience: float) -> bool:
+    try:
+        process.wait(patience)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
+def _driver_memory() -> str:
+    return os.environ.get("MART_DRIVER_MEMORY", "2g")
+
+
 def _local(builder: Any, scratch: Path | None) -> Any:
     """What suits one machine: a driver that lives for minutes and plans far more than it computes."""
     builder = (
@@ -66,12 +110,13 @@ def _local(builder: Any, scratch: Path | None) -> Any:
         .config("spark.python.daemon.module", "pipelines.worker_daemon")
         .config("spark.ui.enabled", "false")
         .config("spark.ui.showConsoleProgress", "false")
-        .config("spark.driver.memory", os.environ.get("MART_DRIVER_MEMORY", "2g"))
+        .config("spark.driver.memory", _driver_memory())
         # The second compiler and a parallel collector took 41 % of the driver's processor time (109 s to 64 s over
         # seven tests on two cores).
         .config(
             "spark.driver.extraJavaOptions",
-            "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+            # Counters for jstat lie in the shared temporary folder, under the pid: JVMs of two containers can collide.
+            "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData"
             + (f' -Djava.io.tmpdir="{scratch}"' if scratch else ""),
         )
         .config("spark.driver.bindAddress", "127.0.0.1")

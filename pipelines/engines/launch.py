@@ -69,45 +69,54 @@ def bound_cores(threads: int) -> str:
     return ",".join(str(core) for core in cores[: threads or len(cores)])
 
 
-def vllm_command(spec: GeneratorSpec, socket: str) -> list[str]:
-    """Arguments of the API server.
+def engine_arguments(spec: GeneratorSpec) -> dict[str, Any]:
+    """What vLLM's engine is set up with, as the keywords of `vllm.LLM`.
 
     On the CPU a per-request seed kills the engine if its prompt is prefilled in parts: the runner winds the row's
     generator back, and torch's CPU generator can't ("CPU Generator does not use offset"). vLLM's scheduler never splits a
     prefill when chunked prefill is off (`Scheduler.schedule` then stops at a request that exceeds the step's
     budget, and a preempted request comes back the same way), given a budget of at least one longest prompt.
 
-    `options["server_args"]` adds or replaces arguments (`{"max-num-batched-tokens": 16384}`); a value of True is a bare
-    flag, False leaves the argument out. `options["compile"]` compiles the model on the CPU as well.
+    `options["compile"]` compiles the model on the CPU as well.
     """
     arguments: dict[str, Any] = {
         "model": spec.model,
-        "served-model-name": "base",
-        "uds": socket,
         "dtype": resolve_dtype(spec.dtype),
-        "max-model-len": spec.max_model_len,
-        "max-num-seqs": spec.max_num_seqs,
+        "max_model_len": spec.max_model_len,
+        "max_num_seqs": spec.max_num_seqs,
         "seed": 0,
-        "disable-uvicorn-access-log": True,
     }
     if has_gpu():
-        arguments["gpu-memory-utilization"] = spec.memory_share
+        arguments["gpu_memory_utilization"] = spec.memory_share
     else:
-        arguments["kv-cache-memory-bytes"] = math.ceil(spec.kv_cache_gib * 2**30)
-        arguments["no-enable-chunked-prefill"] = True
-        arguments["max-num-batched-tokens"] = max(spec.max_model_len, spec.max_num_seqs, 8192)
-        arguments["enforce-eager"] = not spec.options.get("compile", False)
+        arguments["kv_cache_memory_bytes"] = math.ceil(spec.kv_cache_gib * 2**30)
+        arguments["enable_chunked_prefill"] = False
+        arguments["max_num_batched_tokens"] = max(spec.max_model_len, spec.max_num_seqs, 8192)
+        arguments["enforce_eager"] = not spec.options.get("compile", False)
     if spec.max_adapters:
-        arguments["enable-lora"] = True
-        arguments["max-loras"] = spec.max_adapters
-        arguments["max-cpu-loras"] = 2 * spec.max_adapters
-        arguments["max-lora-rank"] = lora_rank(spec.max_lora_rank)
-    arguments.update(spec.options.get("server_args", {}))
+        arguments["enable_lora"] = True
+        arguments["max_loras"] = spec.max_adapters
+        arguments["max_cpu_loras"] = 2 * spec.max_adapters
+        arguments["max_lora_rank"] = lora_rank(spec.max_lora_rank)
+    return arguments
+
+
+def vllm_command(spec: GeneratorSpec, socket: str) -> list[str]:
+    """The API server's command line.
+
+    `options["server_args"]` adds or replaces arguments (`{"max-num-batched-tokens": 16384}`); a value of True is a bare
+    flag, False leaves the argument out.
+    """
+    wanted: Mapping[str, Any] = spec.options.get("server_args", {})
+    arguments = {name.replace("_", "-"): value for name, value in engine_arguments(spec).items()}
+    arguments |= {"served-model-name": "base", "uds": socket, "disable-uvicorn-access-log": True, **wanted}
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
     for name, value in arguments.items():
-        if value is True:
-            command.append(f"--{name}")
-        elif value is not False:
+        if wanted.get(name) is False:
+            continue
+        if isinstance(value, bool):
+            command.append(f"--{name}" if value else f"--no-{name}")
+        else:
             command += [f"--{name}", str(value)]
     return command
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
-from pipelines.session import spark_session
+from pipelines.session import open_session
 from tests import tiny
 from tests.e2e.small import SCRIPTED, SMALL, Mart
 
@@ -14,10 +14,8 @@ from tests.e2e.small import SCRIPTED, SMALL, Mart
 @pytest.fixture(scope="module")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """A session to look at tables with: a `mart sql` takes half a minute to start."""
-    session, ours = spark_session(tmp_path_factory.mktemp("spark"))
-    yield session
-    if ours:
-        session.stop()
+    with open_session(tmp_path_factory.mktemp("spark")) as session:
+        yield session
 
 
 Look = Callable[[Mart, str], DataFrame]

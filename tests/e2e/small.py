@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -130,5 +131,13 @@ class Mart:
             check=False,
         )
         if check and ended.returncode:
-            pytest.fail(f"mart {' '.join(words[:2])} ended with {ended.returncode}:\n{ended.stderr[-6000:]}")
+            pytest.fail(f"mart {' '.join(words[:2])} ended with {ended.returncode}:\n{_told(ended.stderr)}")
         return ended
+
+
+def _told(stderr: str) -> str:
+    """What Java said, and the end: a JVM that dies says why long before Python's tracebacks end."""
+    of_java = [
+        line for line in stderr.splitlines() if re.search(r" (ERROR|FATAL) |^(Caused by: )?java\.", line)
+    ]
+    return "\n".join([*of_java[:40], "[…]", stderr[-4000:]])

@@ -7,16 +7,14 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipelines.lakehouse import Lakehouse
-from pipelines.session import spark_session
+from pipelines.session import open_session
 
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """A local session with Delta."""
-    session, ours = spark_session(tmp_path_factory.mktemp("spark"), master="local[2,4]")
-    yield session
-    if ours:
-        session.stop()
+    with open_session(tmp_path_factory.mktemp("spark"), master="local[2,4]") as session:
+        yield session
 
 
 @pytest.fixture
