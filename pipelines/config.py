@@ -70,14 +70,14 @@ class EngineConfig(Part):
     """The engine that generates.
 
     Attributes:
-        backend: vllm, transformers, scripted or openai.
+        backend: vllm, transformers or scripted; a model that is not here is `target.endpoint`.
         dtype, max_model_len, max_lora_rank: as vLLM has them.
         max_num_seqs, kv_cache_gib, memory_share, threads, in_flight, chunk_rows, chunks_in_flight, lease_seconds,
             partitions: speed and memory only.
         options: further options of the backend.
     """
 
-    backend: Literal["vllm", "transformers", "scripted", "openai"] = "vllm"
+    backend: Literal["vllm", "transformers", "scripted"] = "vllm"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     max_model_len: int = Field(1024, ge=64)
     max_lora_rank: int = Field(16, ge=1)
@@ -128,15 +128,33 @@ class EndpointConfig(Part):
         base_url: up to and without `/chat/completions`.
         model: its name there.
         key_variable: the environment variable with the key, set on every node that asks.
-        in_flight, attempts, timeout_seconds: requests at a time, tries a request, seconds a try.
+        in_flight: requests at a time, shared by the tasks that ask; each task has one at least.
+        requests_per_minute: limit, tries included, shared likewise; None for none.
+        attempts, timeout_seconds: tries a request, seconds a try.
     """
 
     base_url: str
     model: str
     key_variable: str = "OPENAI_API_KEY"
     in_flight: int = Field(16, ge=1)
+    requests_per_minute: float | None = Field(None, gt=0)
     attempts: int = Field(6, ge=1)
     timeout_seconds: float = Field(300.0, gt=0)
+
+
+class TargetEndpointConfig(EndpointConfig):
+    """A hosted target, and what it may cost.
+
+    Attributes:
+        send_seed: whether requests carry their seed; off for endpoints that refuse one.
+        prompt_price, completion_price: of a million tokens, in whatever currency `budget` is.
+        budget: what the run may spend on the target; a step stops before the chunk that comes after. None for no limit.
+    """
+
+    send_seed: bool = True
+    prompt_price: float = Field(0.0, ge=0)
+    completion_price: float = Field(0.0, ge=0)
+    budget: float | None = Field(None, gt=0)
 
 
 class JudgeConfig(Part):
@@ -286,6 +304,32 @@ class TrainingConfig(Part):
     warm_pairs: int = Field(160, ge=0)
 
 
+class TargetConfig(TrainingConfig):
+    """Fine-tuning of the target, or where a target is that can't be trained.
+
+    Attributes:
+        endpoint: a hosted model in place of `model`; it is attacked and evaluated, and the adversary learns from that.
+    """
+
+    endpoint: TargetEndpointConfig | None = None
+
+    @model_validator(mode="after")
+    def _hosted_is_not_trained(self) -> "TargetConfig":
+        if self.endpoint and self.enabled:
+            raise ValueError(
+                "target.endpoint: a hosted target can't be trained here; set target.enabled to false"
+            )
+        if (
+            self.endpoint
+            and self.endpoint.budget
+            and not (self.endpoint.prompt_price or self.endpoint.completion_price)
+        ):
+            raise ValueError(
+                "target.endpoint.budget: give prompt_price and completion_price, of a million tokens"
+            )
+        return self
+
+
 class GatesConfig(Part):
     """Quality gates: which suite file, and thresholds that replace the suite's own.
 
@@ -337,7 +381,7 @@ class RunConfig(Part):
     select: SelectConfig = Field(default_factory=SelectConfig)
     mix: MixConfig = Field(default_factory=MixConfig)
     adversary: TrainingConfig = Field(default_factory=TrainingConfig)
-    target: TrainingConfig = Field(default_factory=TrainingConfig)
+    target: TargetConfig = Field(default_factory=TargetConfig)
     gates: GatesConfig = Field(default_factory=GatesConfig)
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
 
@@ -372,9 +416,11 @@ class RunConfig(Part):
                     whole[role][settings].pop("save_every_steps", None)
         for model in whole["reward_models"].values():
             model["settings"].pop("save_every_steps", None)
-        for endpoint in filter(None, (judge["endpoint"] for judge in whole["judges"])):
+        for endpoint in filter(
+            None, [whole["target"]["endpoint"], *(judge["endpoint"] for judge in whole["judges"])]
+        ):
             for speed in _ENDPOINT_SPEED:
-                endpoint.pop(speed)
+                endpoint.pop(speed, None)
         return whole
 
     @property
@@ -383,7 +429,10 @@ class RunConfig(Part):
         return digest(self.effective)
 
 
-_ENDPOINT_SPEED = ("key_variable", "in_flight", "attempts", "timeout_seconds")
+# What only speed, money and the key depend on.
+_ENDPOINT_SPEED = (
+    "key_variable in_flight requests_per_minute attempts timeout_seconds prompt_price completion_price budget"
+).split()
 _ENGINE_SPEED = "max_num_seqs kv_cache_gib memory_share threads in_flight chunks_in_flight partitions lease_seconds".split()
 
 

@@ -1,5 +1,7 @@
 """The errors a user can meet, each with the exit code that `mart` ends with."""
 
+import re
+
 
 class MartError(Exception):
     """Root of every error this project raises on purpose; its message says what is wrong and what to do."""
@@ -55,3 +57,18 @@ class RunHeld(MartError):
     """Another driver holds the run's lease."""
 
     exit_code = 6
+
+
+_IN_A_TASK = re.compile(
+    rf"^{re.escape(__name__)}\.(\w+): (.*?)(?=\n\s*\n|\n\tat |\Z)", re.MULTILINE | re.DOTALL
+)
+
+
+def raised_in_task(error: BaseException) -> MartError | None:
+    """The error of ours that a Spark task died of, out of the traceback that Spark hands on as text; None if it is none."""
+    found = _IN_A_TASK.findall(str(error))
+    if not found:
+        return None
+    name, message = found[-1]
+    kind = globals().get(name)
+    return kind(message.strip()) if isinstance(kind, type) and issubclass(kind, MartError) else None

@@ -118,6 +118,10 @@ def request_identity(row: Mapping[str, Any]) -> list[Any]:
     return [*place, *content, sampling, int(row["sample_index"])]
 
 
+def _messages(text: str) -> tuple[tuple[str, str], ...]:
+    return tuple((turn["role"], turn["content"]) for turn in parse_messages(text))
+
+
 def _plain(value: Any) -> Any:
     """A pandas cell as the Python value that JSON knows."""
     if value is None or (isinstance(value, float) and value != value):
@@ -174,6 +178,7 @@ def ask_all(
     ids: Mapping[str, Any],
     found: Sequence[Chunk],
     chunks_in_flight: int,
+    before_chunk: Callable[[], None] = lambda: None,
 ) -> float:
     """Ask for every request of the step that has no outcome yet, chunk by chunk.
 
@@ -184,6 +189,7 @@ def ask_all(
         ids: as `write_requests` has them.
         found: from `chunks_of`.
         chunks_in_flight: chunks asked at a time.
+        before_chunk: called before each; what it raises ends the step.
 
     Returns:
         Seconds in which a chunk was in flight.
@@ -204,6 +210,7 @@ def ask_all(
     started = time.monotonic()
 
     def one(chunk: int) -> None:
+        before_chunk()
         rows = requests.where(F.col("chunk") == chunk).repartition(ids["partitions"], "request_id")
         answered = rows.mapInPandas(run, schema)
         once = digest([ids["run_id"], ids["round"], step.name, step.writes, chunk])
@@ -233,6 +240,7 @@ def _asker(ask: Ask) -> Callable[[Iterable[pd.DataFrame]], Iterator[pd.DataFrame
         from pipelines.engines.factory import open_generator
 
         pending: dict[str, dict[str, Any]] = {}
+        hosted = ask.spec.backend == "openai"
 
         def requests() -> Iterator[GenerationRequest]:
             for batch in batches:
@@ -248,6 +256,7 @@ def _asker(ask: Ask) -> Callable[[Iterable[pd.DataFrame]], Iterator[pd.DataFrame
                         max_tokens=int(row["max_tokens"]),
                         seed=int(row["seed"]),
                         scored_tokens=int(row["scored_tokens"]),
+                        messages=_messages(row["messages"]) if hosted else (),
                     )
 
         ready: list[dict[str, Any]] = []

@@ -76,7 +76,7 @@ def steps_of(config: RunConfig, round: int) -> tuple[Step, ...]:
     """The steps of a round as this configuration has them, in order.
 
     Left out are: the training of a reward model that is given finished, the warm start of a model that needs none,
-    and the training of a role that is frozen.
+    the training of a role that is frozen, and all that needs a hosted target's weights.
     """
     left_out: set[str] = set()
     if config.reward_models["safety"].dataset is None:
@@ -92,8 +92,8 @@ def steps_of(config: RunConfig, round: int) -> tuple[Step, ...]:
             left_out |= {f"curate_{role}", f"train_{role}"}
     if config.data.suites is None:
         left_out |= {"evaluate_target", "evaluate_reference"}
-    if config.engine.backend == "openai":
-        left_out.add("evaluate_reference")  # a hosted model is not here to be asked
+    if config.target.endpoint:
+        left_out |= {"curate_warm_target", "train_warm_target", "evaluate_reference"}
     if not config.evaluate.adversary_prompts:
         left_out |= {"evaluate_adversary", "evaluate_attack"}
     body = (*BOOTSTRAP, *EVALUATION) if round == 0 else (*ROUND, *EVALUATION)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from pipelines.artifacts import Artifacts
 from pipelines.bundled import bundled
 from pipelines.config import RunConfig
 from pipelines.engines.protocol import Adapter, GeneratorSpec, ScorerSpec
-from pipelines.errors import ConfigError, GateBlocked, MartError
+from pipelines.errors import ConfigError, GateBlocked, MartError, raised_in_task
 from pipelines.gates import CheckResult, gate_batch, load_suites, run_gate, sentence
 from pipelines.generation import Ask, ask_all, chunks_of, write_requests
 from pipelines.history import History, now
+from pipelines.hosted import check_budget, cost, hosted_spec
 from pipelines.lakehouse import Lakehouse
 from pipelines.models import LocalModel, local_model
 from pipelines.plan import steps_of
@@ -149,10 +150,15 @@ class Runner:
             )
             batch = self._execute(step, inputs, versions, counts)
             self._gates(step, inputs, batch, attempt, counts)
-        except MartError as error:
-            state = "blocked" if isinstance(error, GateBlocked) else "failed"
-            self._record(event, state, versions, {}, counts, str(error))
-            raise
+        except Exception as error:
+            ours = error if isinstance(error, MartError) else raised_in_task(error)
+            if ours is None:
+                raise
+            state = "blocked" if isinstance(ours, GateBlocked) else "failed"
+            self._record(event, state, versions, {}, counts, str(ours))
+            if ours is error:
+                raise
+            raise ours from error
         self._record(
             event, "done", versions, {step.writes: self.lakehouse.version(step.writes)}, counts, None
         )
@@ -335,13 +341,22 @@ class Runner:
             write_requests(self.lakehouse, step, step.plan(inputs), ids)
             chunks = chunks_of(self.lakehouse, step, ids)
         asked = sum(chunk.requests for chunk in chunks)
-        self._start_engine()
+        endpoint = self.config.target.endpoint if step.role == "target" else None
+        if endpoint is None:
+            self._start_engine()
+        spec = hosted_spec(endpoint, self.config.engine) if endpoint else self.generator_spec
         names = sorted({name for chunk in chunks for name in chunk.checkpoints})
         adapters = {name: self._adapter(name) for name in names}
         columns = tuple(name for name in BY_NAME[step.writes].names if name != "recorded_at")
-        ask = Ask(spec=self.generator_spec, adapters=adapters, outcome=step.outcome, columns=columns)
+        ask = Ask(spec=spec, adapters=adapters, outcome=step.outcome, columns=columns)
         counts.busy_seconds = ask_all(
-            self.lakehouse, step, ask, ids, chunks, self.config.engine.chunks_in_flight
+            self.lakehouse,
+            step,
+            ask,
+            ids,
+            chunks,
+            self.config.engine.chunks_in_flight,
+            before_chunk=partial(check_budget, self.lakehouse, self.run_id, endpoint),
         )
         written = self._written(step.writes, scope)
         total = written.agg(
@@ -352,6 +367,9 @@ class Runner:
             F.coalesce(F.sum("completion_tokens"), F.lit(0)).alias("completion_tokens"),
         ).head()
         counts.values |= {"requests": asked, **(total.asDict() if total else {})}
+        if endpoint:
+            tokens = counts.values["prompt_tokens"], counts.values["completion_tokens"]
+            counts.values["cost"] = round(cost(endpoint, *tokens), 6)
         if counts.values["rows"] != asked:
             raise MartError(
                 f"step {step.name} asked {asked} times and has {counts.values['rows']} outcomes: report this"

@@ -2,6 +2,7 @@
 
 import email.utils
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -20,33 +21,26 @@ class Endpoint:
     """`POST {base_url}/chat/completions`, so many at a time.
 
     Args:
-        options:
-            base_url: the endpoint, up to and without `/chat/completions`.
-            key_variable: name of the environment variable that holds the key (`OPENAI_API_KEY`); the key itself is in
-                no option, table or log.
-            in_flight: requests at a time, 16 by default.
-            attempts: tries a request, 6 by default, with 1, 2, 4 … seconds between them, or what Retry-After says.
-            timeout_seconds: of one try, 300 by default.
+        options: those of `pipelines.config.EndpointConfig`, which says what they are and has their defaults, as one task has
+            them: from `for_each_of`. The key itself is in no option, table or log. Between the tries of a request are 1,
+            2, 4 … seconds, or what Retry-After says.
 
     Raises:
-        ConfigError: there is no base_url, or the variable is not set.
+        ConfigError: the variable is not set.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        self.base_url = str(options.get("base_url") or "")
-        if not self.base_url:
-            raise ConfigError(
-                "an OpenAI-compatible endpoint needs a base_url, such as https://host/serving-endpoints"
-            )
-        variable = str(options.get("key_variable", "OPENAI_API_KEY"))
+        self.base_url = str(options["base_url"])
+        variable = str(options["key_variable"])
         if variable not in os.environ:
             raise ConfigError(f"environment variable {variable} is not set; it holds the endpoint's key")
-        self._in_flight = int(options.get("in_flight", 16))
-        self._attempts = int(options.get("attempts", 6))
+        self._in_flight = int(options["in_flight"])
+        self._attempts = int(options["attempts"])
+        self._pace = _Pace(options["requests_per_minute"])
         self._client = httpx.Client(
             base_url=self.base_url.rstrip("/"),
             headers={"Authorization": f"Bearer {os.environ[variable]}"},
-            timeout=httpx.Timeout(float(options.get("timeout_seconds", 300.0)), connect=30.0),
+            timeout=httpx.Timeout(float(options["timeout_seconds"]), connect=30.0),
             limits=httpx.Limits(max_connections=self._in_flight),
         )
 
@@ -74,6 +68,7 @@ class Endpoint:
         """
         problem = ""
         for attempt in range(self._attempts):
+            self._pace.wait()
             try:
                 answer = self._client.post("/chat/completions", json=body)
             except httpx.TransportError as error:
@@ -94,6 +89,32 @@ class Endpoint:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+
+class _Pace:
+    """Lets through so many a minute, evenly."""
+
+    def __init__(self, a_minute: float | None) -> None:
+        self._gap = 60.0 / a_minute if a_minute else 0.0
+        self._next = time.monotonic()
+        self._lock = threading.Lock()
+
+    def wait(self) -> None:
+        """Sleep until it is one's turn."""
+        with self._lock:
+            turn = max(self._next, time.monotonic())
+            self._next = turn + self._gap
+        time.sleep(max(0.0, turn - time.monotonic()))
+
+
+def for_each_of(tasks: int, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of one of so many tasks that ask an endpoint together: its limits are shared out."""
+    limit = options["requests_per_minute"]
+    shared = {
+        "in_flight": max(1, options["in_flight"] // tasks),
+        "requests_per_minute": limit and limit / tasks,
+    }
+    return {**options, **shared}
 
 
 def said(answer: httpx.Response) -> str:

@@ -16,11 +16,10 @@ from pipelines.errors import ConfigError
 
 
 class OpenAIGenerator:
-    """A `Generator` over an endpoint. The spec's options are those of `Endpoint`, and `send_seed`: False for endpoints
-    that refuse a seed.
+    """A `Generator` over an endpoint. The spec's options are those of `Endpoint`, and `send_seed`.
 
     Raises:
-        ConfigError: there is no base_url, or the variable of the key is not set.
+        ConfigError: the variable of the key is not set.
     """
 
     def __init__(self, spec: GeneratorSpec) -> None:
@@ -57,7 +56,7 @@ class OpenAIGenerator:
             "top_p": request.top_p,
             "max_tokens": request.max_tokens,
         }
-        if self._spec.options.get("send_seed", True):
+        if self._spec.options["send_seed"]:
             body["seed"] = request.seed
         if request.stop:
             body["stop"] = list(request.stop)

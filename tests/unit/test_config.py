@@ -7,6 +7,7 @@ import pytest
 from jobs.cli import config_path
 from pipelines.config import load_config
 from pipelines.errors import ConfigError
+from pipelines.plan import steps_of
 from pipelines.training_jobs import settings_for
 
 SANDBOX = config_path("sandbox")
@@ -71,6 +72,44 @@ def test_a_reward_model_that_is_missing_is_named(tmp_path: Path) -> None:
 def test_a_reward_model_that_can_not_begin_with_the_other_is_refused(setting: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         load_config(SANDBOX, ["reward_models.helpfulness.begins_with=safety", setting])
+
+
+HOSTED = "target.endpoint={base_url: 'http://host/v1', model: m}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ([HOSTED], "set target.enabled to false"),
+        (
+            [HOSTED, "target.enabled=false", "target.endpoint.budget=5"],
+            "give prompt_price and completion_price",
+        ),
+    ],
+)
+def test_a_hosted_target_that_can_not_be_is_refused(settings: list[str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load_config(SANDBOX, settings)
+
+
+def test_a_hosted_target_is_never_trained_nor_asked_for_likelihoods() -> None:
+    config = load_config(SANDBOX, [HOSTED, "target.enabled=false"])
+    names = {step.name for round in (0, 1) for step in steps_of(config, round)}
+    assert "respond" in names and "train_adversary" in names
+    assert not names & {"train_warm_target", "curate_target", "train_target", "evaluate_reference"}
+
+
+def test_prices_and_limits_of_a_hosted_target_leave_the_digest_alone() -> None:
+    sets = [HOSTED, "target.enabled=false"]
+    more = [
+        "target.endpoint.requests_per_minute=9",
+        "target.endpoint.prompt_price=1",
+        "target.endpoint.budget=3",
+    ]
+    assert load_config(SANDBOX, [*sets, *more]).digest == load_config(SANDBOX, sets).digest
+    assert (
+        load_config(SANDBOX, [*sets, "target.endpoint.model=n"]).digest != load_config(SANDBOX, sets).digest
+    )
 
 
 def test_an_override_without_a_value_is_refused() -> None:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import pytest
-from http_endpoint import JsonHandler, serving
 
 from pipelines.config import JudgeConfig
 from pipelines.engines.protocol import Score
 from pipelines.engines.scorers import close_scorers, open_scorer
 from pipelines.errors import EngineError
 from pipelines.scorers import judge_spec
+from tests.http_endpoint import JsonHandler, serving
 
 VALUES = {"complied": 0.0, "refused": 1.0, "neither": None}
 Judge = Callable[..., dict[str, Score]]

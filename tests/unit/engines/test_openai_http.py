@@ -1,14 +1,17 @@
 """The client of hosted endpoints: what is tried again, what is a row's outcome, what ends the batch."""
 
+import time
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
-from http_endpoint import JsonHandler, serving
 
-from pipelines.engines.endpoint import retry_after
+from pipelines.config import TargetEndpointConfig
+from pipelines.engines.endpoint import for_each_of, retry_after
 from pipelines.engines.factory import open_generator
 from pipelines.engines.protocol import GenerationRequest, GeneratorSpec
 from pipelines.errors import ConfigError, EngineError
+from tests.http_endpoint import JsonHandler, serving
 
 
 class Endpoint(JsonHandler):
@@ -38,8 +41,10 @@ def spec(monkeypatch):
     monkeypatch.setenv("TEST_KEY", "secret")
     Endpoint.seen = []
     with serving(Endpoint) as base_url:
-        options = {"base_url": base_url, "key_variable": "TEST_KEY", "attempts": 2}
-        yield GeneratorSpec("openai", "hosted", "0", options=options)
+        endpoint = TargetEndpointConfig(
+            base_url=base_url, model="hosted", key_variable="TEST_KEY", attempts=2
+        )
+        yield GeneratorSpec("openai", "hosted", "0", options=endpoint.model_dump())
 
 
 def ask(spec, *words: str):
@@ -68,6 +73,19 @@ def test_a_refused_key_ends_the_batch_and_a_missing_one_is_named(spec, monkeypat
     monkeypatch.delenv("TEST_KEY")
     with pytest.raises(ConfigError, match="TEST_KEY is not set"):
         open_generator(spec)
+
+
+def test_a_limit_is_kept_over_all_requests_of_a_task(spec):
+    slow = replace(spec, options={**spec.options, "requests_per_minute": 600.0})
+    began = time.monotonic()
+    ask(slow, *"abcde")
+    assert time.monotonic() - began >= 0.4  # the first goes at once
+
+
+def test_tasks_share_the_limits_of_an_endpoint():
+    shared = for_each_of(4, {"in_flight": 10, "requests_per_minute": 60.0, "model": "m"})
+    assert shared == {"in_flight": 2, "requests_per_minute": 15.0, "model": "m"}
+    assert for_each_of(4, {"in_flight": 1, "requests_per_minute": None})["in_flight"] == 1
 
 
 def test_retry_after_is_a_number_or_a_date():
