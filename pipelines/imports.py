@@ -21,8 +21,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.config import DataConfig, ImportConfig
-from pipelines.engines.scripted import import_function
 from pipelines.errors import DataError, IntegrityError
+from pipelines.functions import import_function
 from pipelines.import_kinds import KINDS, Field, Kind
 from pipelines.lakehouse import Lakehouse, local_frame, quote
 from pipelines.readers import Refusal, Row, Source, excerpt, open_source

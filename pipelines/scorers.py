@@ -1,15 +1,15 @@
 """The judges of a run: where each comes from, what identifies it, and what is known of its errors."""
 
-import importlib
 import inspect
 import json
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 from pipelines.artifacts import Artifacts
 from pipelines.config import JudgeConfig, RunConfig
 from pipelines.engines.protocol import ScorerSpec
-from pipelines.errors import ConfigError
+from pipelines.functions import import_function
 from pipelines.models import local_model
 from schemas.digests import digest
 
@@ -37,32 +37,19 @@ def judge_spec(judge: JudgeConfig) -> ScorerSpec:
         ConfigError: there is no such function.
     """
     if judge.kind == "rule":
-        identity = digest(["rule", judge.function, judge.values, _source(judge)])
+        assert judge.function is not None  # the configuration's validator has looked
+        import_function(judge.function)
+        source = inspect.getsource(sys.modules[judge.function.partition(":")[0]])
+        identity = digest(["rule", judge.function, judge.values, source])
         return ScorerSpec(
-            judge.name, "rule", judge.function or "", identity, options={"values": dict(judge.values)}
+            judge.name, "rule", judge.function, identity, options={"values": dict(judge.values)}
         )
-    assert judge.endpoint is not None  # the configuration's validator has looked
+    assert judge.endpoint is not None  # likewise
     settings = {"rubric": judge.rubric, "values": dict(judge.values), **judge.options}
     place = judge.endpoint
     identity = digest([judge.kind, place.base_url, place.model, settings])
     options = {**settings, **place.model_dump(exclude={"model"})}
     return ScorerSpec(judge.name, judge.kind, place.model, identity, options=options)
-
-
-def _source(judge: JudgeConfig) -> str:
-    """The source of a rule's module, once the function is found there."""
-    path = judge.function or ""
-    module_name, _, function = path.partition(":")
-    try:
-        module = importlib.import_module(module_name)
-        found = getattr(module, function)
-    except (ImportError, AttributeError, ValueError):
-        raise ConfigError(
-            f"judge {judge.name}: there is no function {path!r}; write package.module:function"
-        ) from None
-    if not callable(found):
-        raise ConfigError(f"judge {judge.name}: {path!r} is no function")
-    return inspect.getsource(module)
 
 
 def scorer_rows(

@@ -1,5 +1,6 @@
 """The process a job runs in: threads, determinism, ranks, versions and the lock against a second trainer."""
 
+import contextlib
 import ctypes
 import fcntl
 import hashlib
@@ -142,7 +143,7 @@ def code_version() -> str:
 def only_trainer(scratch: Path) -> Iterator[None]:
     """Hold, on this host, the right to train in a scratch directory; the right ends with the process.
 
-    The lock lies in the host's temporary directory, since a network folder may not know locks.
+    The lock lies in the host's temporary directory, since a network folder may not know locks; its file goes with it.
 
     Raises:
         BusyError: another process has it.
@@ -151,11 +152,21 @@ def only_trainer(scratch: Path) -> Iterator[None]:
         yield
         return
     name = hashlib.sha256(str(scratch.resolve()).encode()).hexdigest()[:24]
-    with (Path(tempfile.gettempdir()) / f"mart-train-{os.getuid()}-{name}.lock").open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(
-                f"another process trains in {scratch}; wait for it or stop it, then start again"
-            ) from None
-        yield
+    path = Path(tempfile.gettempdir()) / f"mart-train-{os.getuid()}-{name}.lock"
+    held = False
+    while not held:
+        with path.open("w") as stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BusyError(
+                    f"another process trains in {scratch}; wait for it or stop it, then start again"
+                ) from None
+            # Whoever had it may have removed the file after it was opened here: that lock keeps no one out.
+            with contextlib.suppress(FileNotFoundError):
+                held = path.stat().st_ino == os.fstat(stream.fileno()).st_ino
+            if held:
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
-from pipelines.engines.judges import GuardScorer, RubricScorer
+from pipelines.engines.judges import GuardScorer, RubricScorer, values_of_labels
 from pipelines.engines.launch import has_gpu
 from pipelines.engines.protocol import Score, Scorer, ScorerSpec
-from pipelines.engines.scripted import import_function
 from pipelines.errors import ConfigError
+from pipelines.functions import import_function
 from schemas.rendering import encode_pair
 
 # Pairs that are sorted by length together: bounds memory, and leaves little padding.
@@ -93,14 +93,7 @@ class RuleScorer:
 
     def __init__(self, spec: ScorerSpec) -> None:
         self._function: Callable[[str, str], Any] = import_function(spec.model)
-        values = spec.options.get("values")
-        if not isinstance(values, Mapping) or not values:
-            raise ConfigError(
-                f"scorer {spec.name!r}: options['values'] must map the rule's labels to values or null"
-            )
-        self._values = {
-            str(label): None if value is None else float(value) for label, value in values.items()
-        }
+        self._values = values_of_labels(spec)
 
     def score(self, items: Iterable[tuple[str, str, str]]) -> Iterator[Score]:
         """Yield one score for each (response id, prompt, response), in their order."""

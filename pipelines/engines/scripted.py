@@ -1,14 +1,12 @@
 """A generator for tests whose answer depends on the request alone, behind the same protocol as the real ones."""
 
-import importlib
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 from pipelines.engines.outcomes import scored, too_long
 from pipelines.engines.protocol import GenerationOutcome, GenerationRequest, GeneratorSpec
-from pipelines.errors import ConfigError
+from pipelines.functions import import_function
 
 _WORDS = [
     "paper",
@@ -47,22 +45,6 @@ _WORDS = [
 ]
 
 Script = Callable[[GenerationRequest], str | GenerationOutcome]
-
-
-def import_function(path: str) -> Callable[..., Any]:
-    """The function that `package.module:function` names.
-
-    Raises:
-        ConfigError: there is no such module or function.
-    """
-    module, _, name = path.partition(":")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{path!r} names no function; write package.module:function ({error})") from error
-    if not callable(found):
-        raise ConfigError(f"{path!r} is not a function")
-    return found
 
 
 def words_by_seed(request: GenerationRequest) -> str:

@@ -23,6 +23,7 @@ def tiny_model(tmp_path_factory) -> Path:
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>"
     )
+    fast.chat_template = "{% for message in messages %}<s> {{ message['content'] }} {% endfor %}"
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=VOCABULARY,

@@ -8,13 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from pipelines.config import TargetEndpointConfig
 from pipelines.engines.homes import EngineDirectory
 from pipelines.engines.host import ensure_engine, keep_alive, stop_engine
+from pipelines.engines.judges import GuardScorer
+from pipelines.engines.openai_http import OpenAIGenerator
 from pipelines.engines.processes import find, members
-from pipelines.engines.protocol import GenerationRequest, GeneratorSpec
+from pipelines.engines.protocol import GenerationRequest, GeneratorSpec, ScorerSpec
 from pipelines.engines.transformers import TransformersGenerator
 from pipelines.engines.vllm import VllmGenerator
+from tests.over_tcp import over_tcp
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
 pytest.importorskip("vllm")
@@ -151,6 +157,58 @@ def test_a_stop_string_ends_the_answer_before_it(engine, reference):
     stopped = replace(item, stop=(word,))
     assert answers(engine, [stopped])["0"][:2] == answers(reference, [stopped])["0"][:2]
     assert word not in answers(engine, [stopped])["0"][0]
+
+
+@pytest.fixture
+def hosted(spec, monkeypatch):
+    """The same server as an endpoint that is reached from afar."""
+    monkeypatch.setenv("TEST_KEY", "no one asks for it")
+    with over_tcp(ensure_engine(spec).socket) as base_url:
+        yield TargetEndpointConfig(base_url=base_url, model="base", key_variable="TEST_KEY").model_dump()
+
+
+def _said_to(tokenizer, words: str) -> list[int]:
+    """Token ids of one user turn, as the server's chat template renders it."""
+    return tokenizer.apply_chat_template(
+        [{"role": "user", "content": words}], tokenize=True, return_dict=False
+    )
+
+
+def test_an_endpoint_gives_what_the_engine_gives_for_the_rendered_messages(engine, hosted, tiny_model):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    words = {str(row): " ".join(f"w{3 + (7 * row + place) % 300}" for place in range(9)) for row in range(12)}
+
+    def asked(name: str, text: str) -> GenerationRequest:
+        ids = tuple(_said_to(tokenizer, text))
+        return GenerationRequest(name, ids, None, 0.0, 1.0, 12, 1, messages=(("user", text),))
+
+    requests = [asked(name, text) for name, text in words.items()]
+    endpoint = OpenAIGenerator(GeneratorSpec("openai", "base", "0", options=hosted))
+    found = {item.request_id: item for item in endpoint.generate(requests)}
+    endpoint.close()
+    assert {
+        name: (item.text, item.finish_reason, item.completion_tokens) for name, item in found.items()
+    } == answers(engine, requests)
+    assert {name: item.prompt_tokens for name, item in found.items()} == {
+        request.request_id: len(request.token_ids) for request in requests
+    }
+
+
+def test_a_guard_is_read_through_the_chances_of_its_two_words(hosted, tiny_model):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    turns = [{"role": "user", "content": "w9 w8"}, {"role": "assistant", "content": "w7"}]
+    ids = tokenizer.apply_chat_template(turns, tokenize=True, return_dict=False)
+    with torch.no_grad():
+        chances = model(torch.tensor([ids])).logits[0, -1].softmax(-1)
+    first, second = (int(token) for token in chances.topk(2).indices)
+    safe, unsafe = tokenizer.convert_ids_to_tokens([second, first])
+    options = {**hosted, "safe": safe, "unsafe": unsafe, "within": 1}
+    (score,) = GuardScorer(ScorerSpec("guard", "guard", "base", "0", options=options)).score(
+        [("r", "w9 w8", "w7")]
+    )
+    assert score.error is None
+    assert score.value == pytest.approx(float(chances[second] / (chances[first] + chances[second])), abs=1e-3)
 
 
 def test_when_enginecore_is_killed_all_rows_come_back_and_nothing_stays(engine, spec, adapters):

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import socket
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +153,10 @@ def test_two_trainers_of_one_checkpoint_do_not_meet(tmp_path: Path) -> None:
         pytest.fail("both train")
     with only_trainer(tmp_path):
         pass
+
+
+def test_a_trainer_leaves_no_lock_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with only_trainer(tmp_path / "work"):
+        assert list(tmp_path.glob("*.lock"))
+    assert not list(tmp_path.glob("*.lock"))
