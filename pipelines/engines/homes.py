@@ -19,6 +19,7 @@ from schemas.digests import digest
 
 # The kernel's limit is 108 bytes with the closing zero.
 _LONGEST_SOCKET = 100
+_ZMQ_NAME = 37  # vLLM's own sockets: a slash and a UUID
 # Settings of the client, not of the engine.
 _CLIENT_OPTIONS = {"in_flight", "hang_seconds", "start_stall_seconds", "start_cap_seconds"}
 
@@ -121,6 +122,13 @@ class EngineDirectory:
         if len(path.encode()) <= _LONGEST_SOCKET:
             return path
         return str(private_directory(Path(f"/tmp/mart-{os.getuid()}")) / f"{digest(path)[:16]}.s")
+
+    def temporary_path(self, ident: str) -> Path:
+        """A folder for what one start of the server leaves among temporary files: sockets, rendezvous files."""
+        path = self.path / f"{ident[:8]}.tmp"
+        if len(str(path).encode()) + _ZMQ_NAME <= _LONGEST_SOCKET:
+            return path
+        return private_directory(Path(f"/tmp/mart-{os.getuid()}")) / f"{digest(str(path))[:16]}.tmp"
 
     def read(self) -> EngineRecord | None:
         """The record of this boot, or None; an unreadable one counts as none."""

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,9 +139,18 @@ class Supervisor:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         environment = {name: value for name, value in os.environ.items() if name not in self.plan.dropped}
-        environment |= self.plan.environment
+        temporary = self.directory.temporary_path(self.plan.ident)
+        temporary.mkdir(mode=0o700, exist_ok=True)
+        environment |= {**self.plan.environment, "TMPDIR": str(temporary)}
         reading, _writing = os.pipe()  # the writing end stays open here alone, until this process dies
-        command = [sys.executable, "-m", "pipelines.engines.warden", str(reading), *self.plan.command]
+        command = [
+            sys.executable,
+            "-m",
+            "pipelines.engines.warden",
+            str(reading),
+            str(temporary),
+            *self.plan.command,
+        ]
         if self.directory.log_path.exists():
             self.directory.log_path.replace(self.directory.path / "server.previous.log")
         with self.directory.log_path.open("wb") as log:
@@ -215,6 +225,7 @@ class Supervisor:
         for path in self.shared:
             path.unlink(missing_ok=True)
         Path(self.plan.socket).unlink(missing_ok=True)
+        shutil.rmtree(self.directory.temporary_path(self.plan.ident), ignore_errors=True)
 
     def _ask_to_end(self, warden: int) -> None:
         """SIGTERM the server and give it a moment, in which it removes its shared memory."""

@@ -8,10 +8,12 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 SOCKET, STATE = sys.argv[1], Path(sys.argv[2])
+tempfile.mkstemp()  # what vLLM's own sockets are: nobody removes it when the server is killed
 adapters: set[str] = set()
 in_flight = 0
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.engines.homes import EngineDirectory
 from pipelines.engines.host import (
     ensure_engine,
     keep_alive,
@@ -34,6 +35,11 @@ def starts(tmp_path: Path) -> list[int]:
     return [int(line) for line in (tmp_path / "state" / "starts").read_text().split()]
 
 
+def temporary_files(spec, engine) -> list[Path]:
+    """What an engine's server has among its temporary files."""
+    return list(EngineDirectory.of(spec).temporary_path(engine.ident).glob("*"))
+
+
 def test_the_engine_is_found_again_and_stopping_leaves_nothing(make_spec, tmp_path):
     spec = make_spec("child")
     engine = ensure_engine(spec)
@@ -42,9 +48,11 @@ def test_the_engine_is_found_again_and_stopping_leaves_nothing(make_spec, tmp_pa
     assert ensure_engine(spec) == engine
     assert [record.ident for record in running_engines(spec.home)] == [engine.ident]
     assert eventually(lambda: len(members(engine.pgid)) >= 4)  # warden, server, its child and grandchild
+    assert temporary_files(spec, engine)
     assert stop_engine(spec)
     assert members(engine.pgid) == []
     assert not Path(engine.socket).exists()
+    assert not temporary_files(spec, engine)
     assert running_engines(spec.home) == []
     assert not stop_engine(spec)
 
@@ -79,6 +87,7 @@ def test_sigkill_of_the_supervisor_leaves_nothing(make_spec):
     engine = ensure_engine(spec)
     os.kill(engine.pid, signal.SIGKILL)
     assert eventually(lambda: not members(engine.pgid))
+    assert not temporary_files(spec, engine)
     assert ensure_engine(spec).ident != engine.ident
 
 
