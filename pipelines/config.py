@@ -141,6 +141,15 @@ class EndpointConfig(Part):
     attempts: int = Field(6, ge=1)
     timeout_seconds: float = Field(300.0, gt=0)
 
+    def options_of(self, tasks: int) -> dict[str, Any]:
+        """What one of so many tasks that ask together is told: its share of the limits, and everything else but the model."""
+        limit = self.requests_per_minute
+        shared = {
+            "in_flight": max(1, self.in_flight // tasks),
+            "requests_per_minute": limit and limit / tasks,
+        }
+        return self.model_dump(exclude={"model"}) | shared
+
 
 class TargetEndpointConfig(EndpointConfig):
     """A hosted target, and what it may cost.

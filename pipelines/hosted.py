@@ -3,7 +3,6 @@
 from pyspark.sql import functions as F
 
 from pipelines.config import EngineConfig, TargetEndpointConfig
-from pipelines.engines.endpoint import for_each_of
 from pipelines.engines.protocol import GeneratorSpec
 from pipelines.errors import EngineError
 from pipelines.lakehouse import Lakehouse
@@ -17,7 +16,7 @@ def hosted_spec(endpoint: TargetEndpointConfig, engine: EngineConfig) -> Generat
         backend="openai",
         model=endpoint.model,
         model_digest=digest([endpoint.base_url, endpoint.model]),
-        options=for_each_of(tasks, endpoint.model_dump(exclude={"model"})),
+        options=endpoint.options_of(tasks),
     )
 
 

@@ -224,7 +224,9 @@ class Runner:
             )
             for aspect in ("safety", "helpfulness")
         }
-        specs |= {judge.name: judge_spec(judge) for judge in self.config.judges}
+        specs |= {
+            judge.name: judge_spec(judge, self.config.engine.partitions) for judge in self.config.judges
+        }
         known = (
             self.lakehouse.read("scorers")
             .where(F.col("run_id") == self.run_id)

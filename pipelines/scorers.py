@@ -30,8 +30,8 @@ def reward_model_spec(
     )
 
 
-def judge_spec(judge: JudgeConfig) -> ScorerSpec:
-    """An evaluation judge; the digest of a rule covers the source of its module.
+def judge_spec(judge: JudgeConfig, tasks: int = 1) -> ScorerSpec:
+    """An evaluation judge for so many tasks that ask it together; the digest of a rule covers the source of its module.
 
     Raises:
         ConfigError: there is no such function.
@@ -48,7 +48,7 @@ def judge_spec(judge: JudgeConfig) -> ScorerSpec:
     settings = {"rubric": judge.rubric, "values": dict(judge.values), **judge.options}
     place = judge.endpoint
     identity = digest([judge.kind, place.base_url, place.model, settings])
-    options = {**settings, **place.model_dump(exclude={"model"})}
+    options = {**settings, **place.options_of(tasks)}
     return ScorerSpec(judge.name, judge.kind, place.model, identity, options=options)
 
 

@@ -22,7 +22,7 @@ class Endpoint:
 
     Args:
         options: those of `pipelines.config.EndpointConfig`, which says what they are and has their defaults, as one task has
-            them: from `for_each_of`. The key itself is in no option, table or log. Between the tries of a request are 1,
+            them: from its `options_of`. The key itself is in no option, table or log. Between the tries of a request are 1,
             2, 4 … seconds, or what Retry-After says.
 
     Raises:
@@ -105,16 +105,6 @@ class _Pace:
             turn = max(self._next, time.monotonic())
             self._next = turn + self._gap
         time.sleep(max(0.0, turn - time.monotonic()))
-
-
-def for_each_of(tasks: int, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of one of so many tasks that ask an endpoint together: its limits are shared out."""
-    limit = options["requests_per_minute"]
-    shared = {
-        "in_flight": max(1, options["in_flight"] // tasks),
-        "requests_per_minute": limit and limit / tasks,
-    }
-    return {**options, **shared}
 
 
 def said(answer: httpx.Response) -> str:

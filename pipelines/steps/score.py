@@ -1,13 +1,11 @@
 """Score (paper §2.2): judges give verdicts on (prompt, response), each a row of its own."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 
 import pandas as pd
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.engines.endpoint import for_each_of
 from pipelines.engines.protocol import ScorerSpec
 from pipelines.step import Inputs, TableStep
 
@@ -17,8 +15,6 @@ REWARD_MODELS = ("safety", "helpfulness")
 
 def scored(responses: DataFrame, scorer: ScorerSpec, partitions: int) -> DataFrame:
     """Verdicts of one judge on responses (`response_id`, `prompt`, `text`): value, label and error for each."""
-    if "base_url" in scorer.options:
-        scorer = replace(scorer, options=for_each_of(partitions, scorer.options))
 
     def judge(batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         from pipelines.engines.factory import open_scorer

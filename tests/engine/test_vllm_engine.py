@@ -164,7 +164,7 @@ def hosted(spec, monkeypatch):
     """The same server as an endpoint that is reached from afar."""
     monkeypatch.setenv("TEST_KEY", "no one asks for it")
     with over_tcp(ensure_engine(spec).socket) as base_url:
-        yield TargetEndpointConfig(base_url=base_url, model="base", key_variable="TEST_KEY").model_dump()
+        yield TargetEndpointConfig(base_url=base_url, model="base", key_variable="TEST_KEY").options_of(1)
 
 
 def _said_to(tokenizer, words: str) -> list[int]:

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import pytest
 
-from pipelines.config import TargetEndpointConfig
-from pipelines.engines.endpoint import for_each_of, retry_after
+from pipelines.config import EndpointConfig, TargetEndpointConfig
+from pipelines.engines.endpoint import retry_after
 from pipelines.engines.factory import open_generator
 from pipelines.engines.protocol import GenerationRequest, GeneratorSpec
 from pipelines.errors import ConfigError, EngineError
@@ -44,7 +44,7 @@ def spec(monkeypatch):
         endpoint = TargetEndpointConfig(
             base_url=base_url, model="hosted", key_variable="TEST_KEY", attempts=2
         )
-        yield GeneratorSpec("openai", "hosted", "0", options=endpoint.model_dump())
+        yield GeneratorSpec("openai", "hosted", "0", options=endpoint.options_of(1))
 
 
 def ask(spec, *words: str):
@@ -83,9 +83,10 @@ def test_a_limit_is_kept_over_all_requests_of_a_task(spec):
 
 
 def test_tasks_share_the_limits_of_an_endpoint():
-    shared = for_each_of(4, {"in_flight": 10, "requests_per_minute": 60.0, "model": "m"})
-    assert shared == {"in_flight": 2, "requests_per_minute": 15.0, "model": "m"}
-    assert for_each_of(4, {"in_flight": 1, "requests_per_minute": None})["in_flight"] == 1
+    endpoint = EndpointConfig(base_url="http://host/v1", model="m", in_flight=10, requests_per_minute=60.0)
+    shared = endpoint.options_of(4)
+    assert (shared["in_flight"], shared["requests_per_minute"]) == (2, 15.0)
+    assert endpoint.options_of(40)["in_flight"] == 1
 
 
 def test_retry_after_is_a_number_or_a_date():
