@@ -5,7 +5,6 @@ several chunks are in flight, so that a kill costs a chunk and the tail of one h
 """
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -179,7 +178,7 @@ def ask_all(
     found: Sequence[Chunk],
     chunks_in_flight: int,
     before_chunk: Callable[[], None] = lambda: None,
-) -> float:
+) -> None:
     """Ask for every request of the step that has no outcome yet, chunk by chunk.
 
     Args:
@@ -191,23 +190,19 @@ def ask_all(
         chunks_in_flight: chunks asked at a time.
         before_chunk: called before each; what it raises ends the step.
 
-    Returns:
-        Seconds in which a chunk was in flight.
-
     Raises:
         Exception: of the first chunk that failed; chunks committed by then stay.
     """
     requests = lakehouse.read("requests").where(_of_step(ids, step.name))
     chunks = [(chunk.number, chunk.left) for chunk in found if chunk.left]
     if not chunks:
-        return 0.0
+        return
     schema = ", ".join(
         f"`{column.name}` {column.type}"
         for column in BY_NAME[step.writes].columns
         if column.name in ask.columns
     )
     run = _asker(ask)
-    started = time.monotonic()
 
     def one(chunk: int) -> None:
         before_chunk()
@@ -230,7 +225,6 @@ def ask_all(
             for future, _ in waiting:
                 future.cancel()
             raise
-    return time.monotonic() - started
 
 
 def _asker(ask: Ask) -> Callable[[Iterable[pd.DataFrame]], Iterator[pd.DataFrame]]:

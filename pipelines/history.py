@@ -106,7 +106,7 @@ class History:
         """
         found = [
             (round, done["counts"]["checkpoint_id"])
-            for (round, step), done in self._done.items()
+            for (round, step), done in list(self._done.items())
             if step in steps and round <= before and done["counts"].get("role") == role
         ]
         return max(found)[1] if found else None
@@ -126,7 +126,7 @@ class History:
             return frame
         frame = frame.where(self.mine()) if "round" in names else frame.where(F.col("run_id") == self.run_id)
         if "step" in names and table != "requests":
-            steps = [step for (_, step) in self._done]
+            steps = [step for (_, step) in list(self._done)]
             frame = frame.where(F.col("step").isin(sorted(set(steps))))
         return frame
 

@@ -1,7 +1,9 @@
 """The order of the steps: what a round is made of. `mart describe` prints it, `resources/` schedules it."""
 
+from collections.abc import Sequence
+
 from pipelines.config import RunConfig
-from pipelines.step import Step, TrainStep
+from pipelines.step import GenerationStep, Step, TrainStep
 from pipelines.steps.attack import ATTACK
 from pipelines.steps.curate import (
     CURATE_ADVERSARY,
@@ -70,6 +72,56 @@ EVALUATION: tuple[Step, ...] = (
     REPORT,
 )
 ALL = {step.name: step for step in (*BOOTSTRAP, *ROUND, *EVALUATION)}
+
+
+_DEPENDS: dict[str, tuple[str, ...]] = {
+    "screen": ("attack",),
+    "respond": ("screen",),
+    "score": ("respond",),
+    "select": ("score",),
+    "curate_adversary": ("select",),
+    "curate_target": ("select",),
+    "train_adversary": ("curate_adversary",),
+    "train_target": ("curate_target",),
+    "train_safety": ("curate_safety",),
+    "curate_helpfulness": ("train_safety",),  # whose model it may begin with
+    "train_helpfulness": ("curate_helpfulness",),
+    "train_warm_target": ("curate_warm_target",),
+    "train_warm_adversary": ("curate_warm_adversary",),
+    "evaluate_target": ("train_warm_target", "train_target"),
+    "evaluate_reference": ("train_warm_target", "train_target"),
+    "evaluate_adversary": ("train_warm_adversary", "train_adversary"),
+    "evaluate_attack": ("evaluate_adversary", "train_target", "train_warm_target"),
+    "evaluate_score": ("evaluate_target", "evaluate_attack", "train_safety", "train_helpfulness"),
+    "report": ("evaluate_score", "evaluate_reference", "select", "curate_adversary", "curate_target"),
+}
+
+
+def needs(step: Step) -> set[str]:
+    """All steps of the same round that a step builds on, directly or not."""
+    needed: set[str] = set()
+    waiting = list(_DEPENDS.get(step.name, ()))
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed.add(name)
+            waiting += _DEPENDS.get(name, ())
+    return needed
+
+
+def side_by_side(steps: Sequence[Step]) -> list[list[Step]]:
+    """The steps in order, and together those that may run at a time: they ask an engine, and none builds on another.
+
+    What a step spends before its first request and after its last answer hides behind the requests of the others.
+    """
+    groups: list[list[Step]] = []
+    for step in steps:
+        beside = groups[-1] if groups and isinstance(groups[-1][0], GenerationStep) else []
+        if beside and isinstance(step, GenerationStep) and not needs(step) & {item.name for item in beside}:
+            beside.append(step)
+        else:
+            groups.append([step])
+    return groups
 
 
 def steps_of(config: RunConfig, round: int) -> tuple[Step, ...]:

@@ -5,7 +5,8 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from pyspark.sql import functions as F
 
 from pipelines.artifacts import Artifacts
 from pipelines.bundled import bundled
+from pipelines.busy import BusyClock
 from pipelines.config import RunConfig
 from pipelines.engines.protocol import Adapter, GeneratorSpec, ScorerSpec
 from pipelines.errors import ConfigError, GateBlocked, MartError, raised_in_task
@@ -25,7 +27,7 @@ from pipelines.history import History, now
 from pipelines.hosted import check_budget, cost, hosted_spec
 from pipelines.lakehouse import Lakehouse
 from pipelines.models import LocalModel, local_model
-from pipelines.plan import steps_of
+from pipelines.plan import needs, side_by_side, steps_of
 from pipelines.scorers import judge_spec, reward_model_spec, scorer_rows
 from pipelines.step import (
     Counts,
@@ -102,6 +104,7 @@ class Runner:
         self._alive = ExitStack()
         self._engine_up = False
         self._keeping = False
+        self._busy = BusyClock()
         self.trainers = Trainers(tracking_uri)
         self._checkpoints: dict[str, dict[str, Any]] = {}
 
@@ -116,9 +119,26 @@ class Runner:
         self._engine_up = False
 
     def run_round(self, round: int) -> None:
-        """Run every step of a round that is not published yet."""
-        for step in steps_of(self.config, round):
-            self.run_step(step, round)
+        """Run every step of a round that is not published yet; those that may, side by side.
+
+        Raises:
+            MartError: of the first step that failed, once those beside it have ended.
+        """
+        for group in side_by_side(steps_of(self.config, round)):
+            left = [step for step in group if not self.history.is_done(round, step.name)]
+            if (
+                len(left) < 2 or self.config.engine.backend == "transformers"
+            ):  # which loads a model for each task
+                for step in group:
+                    self.run_step(step, round)
+                continue
+            # Once, and here, what each of them would otherwise find missing and make.
+            self.context(round)
+            self._start_engine()
+            with ThreadPoolExecutor(len(left), thread_name_prefix="step") as pool:
+                running = [pool.submit(self.run_step, step, round) for step in left]
+            for ended in running:
+                ended.result()
 
     def run_step(self, step: Step, round: int) -> None:
         """Run one step, unless it is published.
@@ -314,10 +334,8 @@ class Runner:
             "step": step.name,
         }
         scope = {name: names[name] for name in step.scope}
-        clock = time.monotonic()
-        self.lakehouse.replace(step.writes, step.build(inputs), scope)
-        if step.gpu:
-            counts.busy_seconds = time.monotonic() - clock
+        with self._busy.running(counts) if step.gpu else nullcontext():
+            self.lakehouse.replace(step.writes, step.build(inputs), scope)
         written = self._written(step.writes, scope)
         counts.values["rows"] = written.count()
         return written
@@ -351,15 +369,16 @@ class Runner:
         adapters = {name: self._adapter(name) for name in names}
         columns = tuple(name for name in BY_NAME[step.writes].names if name != "recorded_at")
         ask = Ask(spec=spec, adapters=adapters, outcome=step.outcome, columns=columns)
-        counts.busy_seconds = ask_all(
-            self.lakehouse,
-            step,
-            ask,
-            ids,
-            chunks,
-            self.config.engine.chunks_in_flight,
-            before_chunk=partial(check_budget, self.lakehouse, self.run_id, endpoint),
-        )
+        with self._busy.running(counts):
+            ask_all(
+                self.lakehouse,
+                step,
+                ask,
+                ids,
+                chunks,
+                self.config.engine.chunks_in_flight,
+                before_chunk=partial(check_budget, self.lakehouse, self.run_id, endpoint),
+            )
         written = self._written(step.writes, scope)
         total = written.agg(
             F.count("*").alias("rows"),
@@ -525,41 +544,6 @@ class Runner:
             (F.col("run_id") == self.run_id) & (F.col("round") == round) & (F.col("gate") == gate)
         )
         return {row["check_name"] for row in rows.select("check_name").collect()}
-
-
-_DEPENDS: dict[str, tuple[str, ...]] = {
-    "screen": ("attack",),
-    "respond": ("screen",),
-    "score": ("respond",),
-    "select": ("score",),
-    "curate_adversary": ("select",),
-    "curate_target": ("select",),
-    "train_adversary": ("curate_adversary",),
-    "train_target": ("curate_target",),
-    "train_safety": ("curate_safety",),
-    "curate_helpfulness": ("train_safety",),  # whose model it may begin with
-    "train_helpfulness": ("curate_helpfulness",),
-    "train_warm_target": ("curate_warm_target",),
-    "train_warm_adversary": ("curate_warm_adversary",),
-    "evaluate_target": ("train_warm_target", "train_target"),
-    "evaluate_reference": ("train_warm_target", "train_target"),
-    "evaluate_adversary": ("train_warm_adversary", "train_adversary"),
-    "evaluate_attack": ("evaluate_adversary", "train_target", "train_warm_target"),
-    "evaluate_score": ("evaluate_target", "evaluate_attack", "train_safety", "train_helpfulness"),
-    "report": ("evaluate_score", "evaluate_reference", "select", "curate_adversary", "curate_target"),
-}
-
-
-def needs(step: Step) -> set[str]:
-    """All steps of the same round that a step builds on, directly or not."""
-    needed: set[str] = set()
-    waiting = list(_DEPENDS.get(step.name, ()))
-    while waiting:
-        name = waiting.pop()
-        if name not in needed:
-            needed.add(name)
-            waiting += _DEPENDS.get(name, ())
-    return needed
 
 
 def _suite_path(config: RunConfig) -> Path:

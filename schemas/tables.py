@@ -561,7 +561,12 @@ STEPS = Table(
         Column("reads", "STRING", "table to version read, JSON", volatile=True),
         Column("writes", "STRING", "table to version written, JSON", volatile=True),
         Column("counts", "STRING", "rows in, out, refused and the like, JSON"),
-        Column("busy_seconds", "DOUBLE", "time with a request in flight or a trainer running", volatile=True),
+        Column(
+            "busy_seconds",
+            "DOUBLE",
+            "time with a request in flight or a trainer running; shared out among steps side by side",
+            volatile=True,
+        ),
         Column("error", "STRING", "why it failed or what blocked it", nullable=True, volatile=True),
         _AT,
     ),

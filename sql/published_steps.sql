@@ -9,7 +9,7 @@
 -- reads: table to version read, JSON
 -- writes: table to version written, JSON
 -- counts: rows in, out, refused and the like, JSON
--- busy_seconds: time with a request in flight or a trainer running
+-- busy_seconds: time with a request in flight or a trainer running; shared out among steps side by side
 SELECT
   run_id,
   round,

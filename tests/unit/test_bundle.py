@@ -10,8 +10,7 @@ import pytest
 import yaml
 from databricks.bundles.jobs import Job
 
-from pipelines.plan import ALL, BOOTSTRAP, EVALUATION, ROUND
-from pipelines.runner import needs
+from pipelines.plan import ALL, BOOTSTRAP, EVALUATION, ROUND, needs
 from pipelines.step import GenerationStep, Step, TrainStep
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,0 +1,39 @@
+"""Which steps run side by side, and what is counted as busy then."""
+
+import time
+
+import pytest
+
+from jobs.cli import config_path
+from pipelines.busy import BusyClock
+from pipelines.config import load_config
+from pipelines.plan import needs, side_by_side, steps_of
+from pipelines.step import Counts
+
+
+@pytest.mark.parametrize("round", [0, 1])
+def test_steps_side_by_side_are_all_steps_in_order_and_none_needs_another(round: int) -> None:
+    steps = steps_of(load_config(config_path("sandbox")), round)
+    groups = side_by_side(steps)
+    assert [step for group in groups for step in group] == list(steps)
+    for group in groups:
+        assert not {name for step in group for name in needs(step)} & {step.name for step in group}
+
+
+def test_the_first_evaluations_of_a_round_run_side_by_side() -> None:
+    groups = side_by_side(steps_of(load_config(config_path("sandbox")), 1))
+    assert [[step.name for step in group] for group in groups if len(group) > 1] == [
+        ["evaluate_reference", "evaluate_target", "evaluate_adversary"]
+    ]
+
+
+def test_time_in_which_two_steps_are_busy_is_shared_between_them() -> None:
+    clock, first, second = BusyClock(), Counts(), Counts()
+    began = time.monotonic()
+    with clock.running(first):
+        with clock.running(second):
+            time.sleep(0.2)
+        time.sleep(0.1)
+    whole = time.monotonic() - began
+    assert first.busy_seconds + second.busy_seconds == pytest.approx(whole, abs=0.02)
+    assert second.busy_seconds == pytest.approx(0.1, abs=0.03)
