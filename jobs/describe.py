@@ -11,7 +11,8 @@ from schemas.tables import BY_NAME
 
 def _kind(step: Step, config: RunConfig) -> str:
     if isinstance(step, GenerationStep):
-        return f"generate with {config.engine.backend} ({step.role})"
+        hosted = config.target.endpoint if step.role == "target" else None
+        return f"generate with {hosted.model if hosted else config.engine.backend} ({step.role})"
     if isinstance(step, TrainStep):
         return f"train {step.role} outside Spark"
     if isinstance(step, CurateStep):

@@ -21,6 +21,7 @@ def scratch_folder() -> Iterator[Path]:
     a temporary folder, each sees only its own processes, and would take the folders of the others for abandoned.
     """
     root = Path(os.environ.get("MART_SCRATCH") or tempfile.gettempdir())
+    root.mkdir(parents=True, exist_ok=True)
     for left in root.glob(f"{_PREFIX}*"):
         _remove_if_abandoned(left)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))

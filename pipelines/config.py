@@ -425,9 +425,10 @@ class RunConfig(Part):
                     whole[role][settings].pop("save_every_steps", None)
         for model in whole["reward_models"].values():
             model["settings"].pop("save_every_steps", None)
-        for endpoint in filter(
-            None, [whole["target"]["endpoint"], *(judge["endpoint"] for judge in whole["judges"])]
-        ):
+        hosted = whole["target"].pop("endpoint")
+        if hosted:
+            whole["target"]["endpoint"] = hosted
+        for endpoint in filter(None, [hosted, *(judge["endpoint"] for judge in whole["judges"])]):
             for speed in _ENDPOINT_SPEED:
                 endpoint.pop(speed, None)
         return whole

@@ -80,12 +80,14 @@ class Closure:
     Attributes:
         checkpoints: itself first, then its ancestors by distance.
         bases: digest of the tensors to the model source.
+        hosted: endpoints whose answers selected training rows, to the model behind each.
         data_sets: what their training sets were made of.
         selectors: the reward models that selected.
     """
 
     checkpoints: tuple[Checkpoint, ...]
     bases: Mapping[str, str]
+    hosted: Mapping[str, str]
     data_sets: tuple[DataSet, ...]
     selectors: tuple[Selector, ...]
 
@@ -113,6 +115,7 @@ class Closure:
                 if data.checkpoint_id == item.checkpoint_id
             ]
         lines += [f"base {source}, tensors {digest}" for digest, source in sorted(self.bases.items())]
+        lines += [f"hosted target {model} at {endpoint}" for endpoint, model in sorted(self.hosted.items())]
         for judge in self.selectors:
             agreement = (
                 f", held-out {judge.heldout_accuracy:.3f} of {judge.heldout_n}"
@@ -220,6 +223,11 @@ def closure(lakehouse: Lakehouse, checkpoint_id: str) -> Closure:
             sorted(checkpoints, key=lambda item: (item.distance, item.role, item.checkpoint_id))
         ),
         bases={row["ancestor_id"]: row["name"] for row in reached if row["relation"] == "base"},
+        hosted={
+            row["ancestor_id"]: row["name"]
+            for row in reached
+            if row["relation"] == "wrote_answers" and row["ancestor_id"] not in known
+        },
         data_sets=data_sets,
         selectors=selectors,
     )

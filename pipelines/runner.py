@@ -24,11 +24,12 @@ from pipelines.errors import ConfigError, GateBlocked, MartError, raised_in_task
 from pipelines.gates import CheckResult, gate_batch, load_suites, run_gate, sentence
 from pipelines.generation import Ask, ask_all, chunks_of, write_requests
 from pipelines.history import History, now
-from pipelines.hosted import check_budget, cost, hosted_spec
+from pipelines.hosted import check_budget, check_keys, cost, hosted_spec
 from pipelines.lakehouse import Lakehouse
 from pipelines.models import LocalModel, local_model
 from pipelines.plan import needs, side_by_side, steps_of
 from pipelines.scorers import judge_spec, reward_model_spec, scorer_rows
+from pipelines.session import is_local
 from pipelines.step import (
     Counts,
     CurateStep,
@@ -415,8 +416,7 @@ class Runner:
 
         On a cluster the hosts of the tasks find or start their own, and the driver's may have no device at all.
         """
-        local = (self.lakehouse.spark.conf.get("spark.master", "") or "local").startswith("local")
-        if self._engine_up or self.config.engine.backend != "vllm" or not local:
+        if self._engine_up or self.config.engine.backend != "vllm" or not is_local(self.lakehouse.spark):
             return
         from pipelines.engines.host import ensure_engine, keep_alive
 
@@ -558,6 +558,8 @@ def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str,
         ConfigError: the run was begun with other settings that affect results; names them. Or the round to fork
             from is not there, or not whole.
     """
+    if is_local(lakehouse.spark):  # elsewhere the nodes have the keys that ask, and the driver need not
+        check_keys(config)
     row = lakehouse.read("runs").where(F.col("run_id") == run_id).head()
     if row is None:
         if fork and not History(lakehouse, fork[0]).is_done(fork[1], steps_of(config, fork[1])[-1].name):
@@ -565,6 +567,8 @@ def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str,
                 f"run {fork[0]} has not ended its round {fork[1]}, so nothing can be forked from there; "
                 "`mart status` shows how far it is"
             )
+        if fork:
+            _check_same_target(lakehouse, config, fork[0])
         lakehouse.append_rows(
             "runs",
             [
@@ -586,6 +590,16 @@ def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str,
         raise ConfigError(
             f"run {run_id} was begun with other settings: {'; '.join(changed)}. Give it another --run-id, or fork it: "
             f"mart run --fork {run_id}@ROUND --set …"
+        )
+
+
+def _check_same_target(lakehouse: Lakehouse, config: RunConfig, parent: str) -> None:
+    """A fork's rounds are told beside its parent's: both must be of one target, here or hosted."""
+    row = lakehouse.read("runs").where(F.col("run_id") == parent).head()
+    before = json.loads(row["config"])["target"].get("endpoint") if row else None
+    if before != config.effective["target"].get("endpoint"):
+        raise ConfigError(
+            f"run {parent} has another target.endpoint, so that its rounds tell nothing of this target; begin a run of its own"
         )
 
 

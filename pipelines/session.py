@@ -60,6 +60,11 @@ def spark_session(scratch: Path | None = None, master: str = LOCAL_MASTER) -> tu
     return session, True
 
 
+def is_local(session: SparkSession) -> bool:
+    """Whether tasks run in this very process's host and environment."""
+    return (session.conf.get("spark.master", "") or "local").startswith("local")
+
+
 @contextmanager
 def open_session(scratch: Path | None = None, master: str = LOCAL_MASTER) -> Iterator[SparkSession]:
     """`spark_session`, stopped at the end if it is ours.

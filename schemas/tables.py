@@ -23,7 +23,10 @@ _OUTCOME = (
     ),
     Column("error", "STRING", "the engine's words, at most 500 characters", nullable=True),
     Column(
-        "finish_reason", "STRING", "stop, or length where the answer was cut at max_tokens", nullable=True
+        "finish_reason",
+        "STRING",
+        "stop, length where the answer was cut at max_tokens, or content_filter where an endpoint held it back",
+        nullable=True,
     ),
     Column("prompt_tokens", "INT", "tokens of the rendered input"),
     Column("completion_tokens", "INT", "tokens generated, or scored"),
@@ -217,7 +220,12 @@ REQUESTS = Table(
         Column("step", "STRING", "the step that asks"),
         Column("chunk", "INT", "which commit will carry its outcome"),
         Column("role", "STRING", "adversary or target"),
-        Column("checkpoint_id", "STRING", "the checkpoint asked; null is the bare base", nullable=True),
+        Column(
+            "checkpoint_id",
+            "STRING",
+            "the checkpoint asked; null is the bare base, or a hosted target",
+            nullable=True,
+        ),
         Column("purpose", "STRING", "attack or evaluation"),
         Column("messages", "STRING", "the dialogue as JSON messages, for reading"),
         Column("input_ids", "ARRAY<INT>", "the rendered input, what is really sent"),

@@ -12,7 +12,7 @@
 -- style: attack style
 -- seen_style: whether training seeds use the style
 -- response_id: the answer's request id
--- checkpoint_id: the target that answered; null is the bare base
+-- checkpoint_id: the target that answered; null is the bare base, or a hosted target
 -- prompt: what was asked
 -- answer: what it answered
 -- judge: safety or helpfulness for the reward models, else the name of an evaluation judge

@@ -12,6 +12,7 @@
 -- errors: requests without a usable answer
 -- prompt_tokens: tokens read
 -- completion_tokens: tokens written
+-- cost: of a hosted target's answers, in the currency of its prices; null for an engine of our own
 -- tokens_per_second: tokens that this attempt had written, a second of busy_seconds
 WITH timed AS (
   SELECT *, timestampdiff(MICROSECOND, started_at, ended_at) / 1e6D AS seconds FROM {schema}.published_steps
@@ -41,6 +42,7 @@ SELECT
   CAST(get_json_object(t.counts, '$.errors') AS BIGINT) AS errors,
   CAST(get_json_object(t.counts, '$.prompt_tokens') AS BIGINT) AS prompt_tokens,
   CAST(get_json_object(t.counts, '$.completion_tokens') AS BIGINT) AS completion_tokens,
+  CAST(get_json_object(t.counts, '$.cost') AS DOUBLE) AS cost,
   CASE WHEN t.busy_seconds > 0 THEN f.tokens / t.busy_seconds END AS tokens_per_second
 FROM timed AS t
 LEFT JOIN fresh AS f ON f.run_id = t.run_id AND f.round = t.round AND f.step = t.step

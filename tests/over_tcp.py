@@ -20,7 +20,11 @@ def over_tcp(path: str) -> Iterator[str]:
     """Pass connections on to a unix socket; gives the base URL of its OpenAI-compatible API."""
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        theirs, to_them = await asyncio.open_unix_connection(path)
+        try:
+            theirs, to_them = await asyncio.open_unix_connection(path)
+        except OSError:
+            writer.close()
+            return
         await asyncio.gather(_pump(reader, to_them), _pump(theirs, writer), return_exceptions=True)
 
     loop = asyncio.new_event_loop()
@@ -30,7 +34,9 @@ def over_tcp(path: str) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     finally:
-        loop.call_soon_threadsafe(loop.stop)
+        loop.call_soon_threadsafe(server.close)
+        for task in asyncio.all_tasks(loop):
+            loop.call_soon_threadsafe(task.cancel)
+        loop.call_soon_threadsafe(loop.call_later, 0.1, loop.stop)
         thread.join()
-        server.close()
         loop.close()

@@ -31,15 +31,14 @@ class Endpoint:
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.base_url = str(options["base_url"])
-        variable = str(options["key_variable"])
-        if variable not in os.environ:
-            raise ConfigError(f"environment variable {variable} is not set; it holds the endpoint's key")
+        key = key_in(str(options["key_variable"]))
         self._in_flight = int(options["in_flight"])
         self._attempts = int(options["attempts"])
+        self._given_up = threading.Event()
         self._pace = _Pace(options["requests_per_minute"])
         self._client = httpx.Client(
             base_url=self.base_url.rstrip("/"),
-            headers={"Authorization": f"Bearer {os.environ[variable]}"},
+            headers={"Authorization": f"Bearer {key}"},
             timeout=httpx.Timeout(float(options["timeout_seconds"]), connect=30.0),
             limits=httpx.Limits(max_connections=self._in_flight),
         )
@@ -47,6 +46,7 @@ class Endpoint:
     def each(self, work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
         """What the work gives for each item, as it finishes; items are read only as fast as results leave."""
         source, running = iter(items), set[Future[Result]]()
+        self._given_up.clear()
         with ThreadPoolExecutor(self._in_flight, thread_name_prefix="mart-endpoint") as pool:
             try:
                 while True:
@@ -58,6 +58,7 @@ class Endpoint:
                     for future in done:
                         yield future.result()
             finally:
+                self._given_up.set()
                 pool.shutdown(wait=False, cancel_futures=True)
 
     def post(self, body: Mapping[str, Any]) -> httpx.Response:
@@ -68,7 +69,7 @@ class Endpoint:
         """
         problem = ""
         for attempt in range(self._attempts):
-            self._pace.wait()
+            self._wait(self._pace.seconds_to_wait())
             try:
                 answer = self._client.post("/chat/completions", json=body)
             except httpx.TransportError as error:
@@ -83,8 +84,12 @@ class Endpoint:
                     return answer
                 pause = retry_after(answer.headers.get("retry-after", ""), 2.0**attempt)
             if attempt + 1 < self._attempts:
-                time.sleep(min(pause, _PATIENCE_SECONDS))
+                self._wait(min(pause, _PATIENCE_SECONDS))
         raise EngineError(f"the endpoint {self.base_url} failed {self._attempts} times; lastly {problem}")
+
+    def _wait(self, seconds: float) -> None:
+        if self._given_up.wait(seconds):
+            raise EngineError(f"the batch at the endpoint {self.base_url} was given up")
 
     def close(self) -> None:
         """Close the connections."""
@@ -92,19 +97,30 @@ class Endpoint:
 
 
 class _Pace:
-    """Lets through so many a minute, evenly."""
+    """Lets through so many a minute, evenly; the first waits too, since the one before may have been another task's."""
 
     def __init__(self, a_minute: float | None) -> None:
         self._gap = 60.0 / a_minute if a_minute else 0.0
-        self._next = time.monotonic()
+        self._next = time.monotonic() + self._gap
         self._lock = threading.Lock()
 
-    def wait(self) -> None:
-        """Sleep until it is one's turn."""
+    def seconds_to_wait(self) -> float:
+        """Take a turn, and say when it is."""
         with self._lock:
             turn = max(self._next, time.monotonic())
             self._next = turn + self._gap
-        time.sleep(max(0.0, turn - time.monotonic()))
+        return max(0.0, turn - time.monotonic())
+
+
+def key_in(variable: str) -> str:
+    """The key of an endpoint, out of the environment.
+
+    Raises:
+        ConfigError: the variable is not set, or empty.
+    """
+    if not (key := os.environ.get(variable)):
+        raise ConfigError(f"environment variable {variable} is not set; it holds the endpoint's key")
+    return key
 
 
 def said(answer: httpx.Response) -> str:

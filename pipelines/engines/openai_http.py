@@ -3,20 +3,25 @@
 The one engine that renders on its own: it takes a request's `messages`, and the server applies its chat template.
 """
 
-import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import httpx
 
 from pipelines.engines.endpoint import Endpoint, said
-from pipelines.engines.outcomes import failed, no_likelihood
+from pipelines.engines.outcomes import Refusals, failed, no_likelihood
 from pipelines.engines.protocol import GenerationOutcome, GenerationRequest, GeneratorSpec
 from pipelines.errors import ConfigError
 
+# What endpoints call an answer that a filter of theirs held back: the refusal of the system that was asked.
+_FILTERED = "content_filter"
+
 
 class OpenAIGenerator:
-    """A `Generator` over an endpoint. The spec's options are those of `Endpoint`, and `send_seed`.
+    """A `Generator` over an endpoint. The spec's options are those of `Endpoint`, `send_seed` and `budget`.
+
+    What a filter of the endpoint holds back is an answer without words and not an error: it counts as *neither*, and stays
+    in the rates.
 
     Raises:
         ConfigError: the variable of the key is not set.
@@ -30,21 +35,49 @@ class OpenAIGenerator:
         """Yield one outcome a request as they finish.
 
         Raises:
-            EngineError: the key is refused, or the endpoint stays away after all attempts.
+            EngineError: the key is refused, the first requests all are, or the endpoint stays away after all attempts.
+            ConfigError: there is a budget, and the endpoint tells no tokens.
         """
-        return self._endpoint.each(self._ask, requests)
+        refusals = Refusals(f"the endpoint {self._endpoint.base_url}")
+        for outcome in self._endpoint.each(self._ask, requests):
+            refusals.count(outcome)
+            yield outcome
 
     def _ask(self, request: GenerationRequest) -> GenerationOutcome:
         if (refusal := no_likelihood(request)) is not None:
             return refusal
-        began = time.monotonic()
         answer = self._endpoint.post(self._body(request))
-        seconds = time.monotonic() - began
+        seconds = answer.elapsed.total_seconds()
         if answer.status_code == 200:
-            return _read(request, answer, seconds)
+            return self._read(request, answer, seconds)
         problem = said(answer)
+        if _FILTERED in answer.text:
+            return GenerationOutcome(request.request_id, "", _FILTERED, 0, 0, seconds)
         long = answer.status_code == 413 or "context length" in problem
         return failed(request, "too_long" if long else "refused", problem, seconds)
+
+    def _read(self, request: GenerationRequest, answer: httpx.Response, seconds: float) -> GenerationOutcome:
+        try:
+            content = answer.json()
+            choice, usage = content["choices"][0], content.get("usage")
+            message, reason = choice["message"], choice["finish_reason"]
+            text = message["content"]
+            if text is None and (reason == _FILTERED or message.get("refusal")):
+                text = message.get("refusal") or ""
+            prompt, tokens = (
+                int((usage or {}).get(f"{kind}_tokens") or 0) for kind in ("prompt", "completion")
+            )
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+            return failed(request, "unreadable", f"not an answer: {answer.text[:400]}", seconds)
+        if self._spec.options["budget"] and not usage:
+            raise ConfigError(
+                f"the endpoint {self._endpoint.base_url} does not say how many tokens an answer took, so no budget can "
+                "be kept: set target.endpoint.budget to null"
+            )
+        if not isinstance(text, str):
+            return failed(request, "refused", f"no text, finish reason {reason}", seconds)
+        finish = reason if reason in ("length", _FILTERED) else "stop"
+        return GenerationOutcome(request.request_id, text, finish, prompt, tokens, seconds)
 
     def _body(self, request: GenerationRequest) -> dict[str, Any]:
         if not request.messages:
@@ -65,17 +98,3 @@ class OpenAIGenerator:
     def close(self) -> None:
         """Close the connections."""
         self._endpoint.close()
-
-
-def _read(request: GenerationRequest, answer: httpx.Response, seconds: float) -> GenerationOutcome:
-    try:
-        content = answer.json()
-        choice, usage = content["choices"][0], content.get("usage") or {}
-        text, reason = choice["message"]["content"], choice["finish_reason"]
-        prompt, tokens = int(usage.get("prompt_tokens", 0)), int(usage.get("completion_tokens", 0))
-    except (KeyError, IndexError, TypeError, ValueError):
-        return failed(request, "unreadable", f"not an answer: {answer.text[:400]}", seconds)
-    if not isinstance(text, str):
-        return failed(request, "refused", f"no text, finish reason {reason}", seconds)
-    finish = "length" if reason == "length" else "stop"
-    return GenerationOutcome(request.request_id, text, finish, prompt, tokens, seconds)

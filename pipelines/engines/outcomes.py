@@ -1,6 +1,9 @@
 """Outcomes that every engine words alike."""
 
+import re
+
 from pipelines.engines.protocol import GenerationOutcome, GenerationRequest, RowErrorKind
+from pipelines.errors import EngineError
 
 
 def failed(
@@ -17,6 +20,37 @@ def failed(
         error_kind=kind,
         error=error[:500],
     )
+
+
+class Refusals:
+    """Ends a batch whose first outcomes are all the same refusal: then it is no row's fault.
+
+    Args:
+        who: what refuses, in the error's words.
+    """
+
+    _FIRST = 20
+
+    def __init__(self, who: str) -> None:
+        self._who = who
+        self._seen: list[str] | None = []
+
+    def count(self, outcome: GenerationOutcome) -> None:
+        """Look at the next outcome.
+
+        Raises:
+            EngineError: it is one too many.
+        """
+        if self._seen is None:
+            return
+        if outcome.error_kind != "refused":
+            self._seen = None
+            return
+        self._seen.append(re.sub(r"\d+", "#", outcome.error or ""))
+        if len(set(self._seen)) > 1:
+            self._seen = None
+        elif len(self._seen) >= self._FIRST:
+            raise EngineError(f"{self._who} refuses every request: {outcome.error}")
 
 
 def scored(request: GenerationRequest, logprob: float, seconds: float) -> GenerationOutcome:

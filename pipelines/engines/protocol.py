@@ -91,7 +91,7 @@ class GenerationOutcome:
 
     Attributes:
         text: the answer without the end-of-turn token; None when `error_kind` is set, empty for a given answer.
-        finish_reason: `stop` or `length`; None when `error_kind` is set.
+        finish_reason: `stop`, `length` or `content_filter`; None when `error_kind` is set.
         prompt_tokens, completion_tokens: counts.
         seconds: from sending to the last token.
         logprob: of a given answer, the sum over its tokens, in nats, at temperature 1; else None.

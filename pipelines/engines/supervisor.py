@@ -141,7 +141,15 @@ class Supervisor:
         environment = {name: value for name, value in os.environ.items() if name not in self.plan.dropped}
         temporary = self.directory.temporary_path(self.plan.ident)
         temporary.mkdir(mode=0o700, exist_ok=True)
-        environment |= {**self.plan.environment, "TMPDIR": str(temporary)}
+        # What torch has compiled is worth keeping, and would lie among temporary files too.
+        compiled = environment.get("TORCHINDUCTOR_CACHE_DIR") or str(
+            self.directory.path.parent / "torchinductor"
+        )
+        environment |= {
+            "TMPDIR": str(temporary),
+            "TORCHINDUCTOR_CACHE_DIR": compiled,
+            **self.plan.environment,
+        }
         reading, _writing = os.pipe()  # the writing end stays open here alone, until this process dies
         command = [
             sys.executable,

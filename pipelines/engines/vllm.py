@@ -16,12 +16,11 @@ from contextlib import contextmanager, suppress
 
 from pipelines.engines.homes import EngineDirectory
 from pipelines.engines.host import Lease
-from pipelines.engines.outcomes import failed, scored, too_long
+from pipelines.engines.outcomes import Refusals, failed, scored, too_long
 from pipelines.engines.protocol import Adapter, GenerationOutcome, GenerationRequest, GeneratorSpec
 from pipelines.engines.session import EngineSession, Reply
 from pipelines.errors import ConfigError, EngineError
 
-_FIRST_REFUSALS = 20
 _TOO_LONG = re.compile(r"maximum context length|longer than the maximum|max_model_len", re.IGNORECASE)
 _BLAMED_AFTER = 2
 
@@ -114,7 +113,7 @@ class _Run:
         self._session = session
         self._max_model_len = max_model_len
         self._tasks: set[asyncio.Task[None]] = set()
-        self._refusals: list[str] | None = []
+        self._refusals = Refusals("the engine")
         self._latencies: deque[float] = deque(maxlen=256)
 
     def submit(self, request: GenerationRequest) -> None:
@@ -136,7 +135,7 @@ class _Run:
     async def _serve(self, request: GenerationRequest) -> None:
         try:
             outcome = too_long(request, self._max_model_len) or await self._ask(request)
-            self._count_refusal(outcome)
+            self._refusals.count(outcome)
         except Exception as error:  # noqa: BLE001 (the caller's thread raises it)
             self.results.put(error)
         else:
@@ -174,19 +173,6 @@ class _Run:
                 if failures > 2:
                     return failed(request, "refused", f"HTTP {reply.status}: {reply.error}", reply.seconds)
                 await asyncio.sleep(0.5 * failures)
-
-    def _count_refusal(self, outcome: GenerationOutcome) -> None:
-        """Raise when the first outcomes are all the same refusal: then it is no row's fault."""
-        if self._refusals is None:
-            return
-        if outcome.error_kind != "refused":
-            self._refusals = None
-            return
-        self._refusals.append(re.sub(r"\d+", "#", outcome.error or ""))
-        if len(set(self._refusals)) > 1:
-            self._refusals = None
-        elif len(self._refusals) >= _FIRST_REFUSALS:
-            raise EngineError(f"the engine refuses every request: {outcome.error}")
 
 
 def _read(request: GenerationRequest, reply: Reply) -> GenerationOutcome | None:

@@ -65,15 +65,11 @@ def _attack_verdicts(inputs: Inputs) -> DataFrame:
 def _evaluation_verdicts(inputs: Inputs) -> DataFrame:
     answers = inputs.this_round("responses").where("logprob IS NULL")  # a reference answer is no one's answer
     judges = [name for name in inputs.context.scorers if name not in REWARD_MODELS]
-    evaluated = verdicts(
-        inputs, answers.where("purpose = 'evaluation'"), [*REWARD_MODELS, *judges], "evaluate_score"
-    )
+    evaluated = verdicts(inputs, answers.where("purpose = 'evaluation'"), REWARD_MODELS, "evaluate_score")
     if not judges:
         return evaluated
     # The attacks themselves are judged for the report; selection is over by now and reads its own step's rows only.
-    return evaluated.unionByName(
-        verdicts(inputs, answers.where("step = 'respond'"), judges, "evaluate_score")
-    )
+    return evaluated.unionByName(verdicts(inputs, answers, judges, "evaluate_score"))
 
 
 SCORE = TableStep(

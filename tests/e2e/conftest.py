@@ -7,8 +7,7 @@ import pytest
 from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.session import open_session
-from tests import tiny
-from tests.e2e.small import SCRIPTED, SMALL, Mart
+from tests.e2e.small import SCRIPTED, SMALL, Mart, tiny_models
 
 
 @pytest.fixture(scope="module")
@@ -45,15 +44,5 @@ def scripted(
     mart: Callable[..., Mart], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[dict[str, Any]], Mart]:
     """Makes a `Mart` whose answers come from a script and whose models are tiny, with further settings."""
-    folder = tmp_path_factory.mktemp("models")
-    judge = str(tiny.bert(folder / "judge", classifier=True))
-    models = {
-        "model": str(tiny.llama(folder / "llama", positions=512)),
-        "reward_models.helpfulness.begins_with": None,
-        **{
-            f"reward_models.{aspect}.{key}": value
-            for aspect in ("safety", "helpfulness")
-            for key, value in {"base": judge, "dataset": None, "max_length": 128}.items()
-        },
-    }
+    models = tiny_models(tmp_path_factory.mktemp("models"))
     return lambda settings: mart(**{**SCRIPTED, **models, **settings})

@@ -13,6 +13,7 @@ import pytest
 
 from jobs.cli import config_path
 from pipelines.config import RunConfig, load_config
+from tests import tiny
 
 ROOT = Path(__file__).parents[2]
 # Nothing here is about quality.
@@ -75,6 +76,20 @@ SMALLEST = {
     "engine.options.delay_seconds": 0.05,
     "engine.chunk_rows": 6,
 }
+
+
+def tiny_models(folder: Path) -> dict[str, Any]:
+    """Settings that name tiny random models, made in a folder: both roles' base, and a finished judge."""
+    judge = str(tiny.bert(folder / "judge", classifier=True))
+    return {
+        "model": str(tiny.llama(folder / "llama", positions=512)),
+        "reward_models.helpfulness.begins_with": None,
+        **{
+            f"reward_models.{aspect}.{key}": value
+            for aspect in ("safety", "helpfulness")
+            for key, value in {"base": judge, "dataset": None, "max_length": 128}.items()
+        },
+    }
 
 
 @dataclass(frozen=True)

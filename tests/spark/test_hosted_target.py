@@ -1,39 +1,47 @@
 """A target behind an endpoint: asked by messages, never trained, paid for."""
 
+import json
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
 from jobs.cli import config_path
+from jobs.summary import summary
 from pipelines.artifacts import Artifacts
 from pipelines.config import load_config
 from pipelines.errors import ConfigError, EngineError
 from pipelines.imports import import_all
 from pipelines.lakehouse import Lakehouse
+from pipelines.lineage import closure
 from pipelines.runner import Runner, begin
 from pipelines.steps.evaluate import EVALUATE_TARGET
-from tests import tiny
+from pipelines.verify import verify_run
+from pipelines.views import create_views
+from tests.e2e.small import SCRIPTED, SMALL, tiny_models
 from tests.http_endpoint import JsonHandler, serving
 
 PROMPT_TOKENS, COMPLETION_TOKENS = 300_000, 100_000
+PRICES = {"prompt_price": 2.0, "completion_price": 10.0}
 
 
 class Hosted(JsonHandler):
-    """Repeats what it was asked, at a price."""
+    """Repeats what it was asked, at a price, with a status that a test may set; a filter holds back every third answer."""
 
     seen: ClassVar[list[dict[str, Any]]] = []
+    status: ClassVar[int] = 200
 
     def do_POST(self) -> None:
         body = self.body()
         self.seen.append(body)
-        choice = {
-            "message": {"content": "you said: " + body["messages"][-1]["content"]},
-            "finish_reason": "stop",
-        }
+        asked = body["messages"][-1]["content"]
+        choice: dict[str, Any] = {"message": {"content": f"you said: {asked}"}, "finish_reason": "stop"}
+        if body["seed"] % 3 == 0:
+            choice = {"message": {"content": None}, "finish_reason": "content_filter"}
         usage = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": COMPLETION_TOKENS}
-        self.reply(200, {"choices": [choice], "usage": usage})
+        self.reply(self.status, {"choices": [choice], "usage": usage})
 
 
 @pytest.fixture
@@ -43,62 +51,121 @@ def runner(
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Callable[..., Runner]]:
-    """Makes a runner over the small world, with further settings of the endpoint."""
+    """Makes a runner over the small world, with answers of the adversary by script and further settings."""
     monkeypatch.setenv("MART_CACHE", str(tmp_path_factory.mktemp("cache")))
-    Hosted.seen = []
-    model = tiny.llama(tmp_path / "llama", positions=512)
+    Hosted.seen, Hosted.status = [], 200
+    models = tiny_models(tmp_path / "models")
     lakehouse.ensure()
-    with serving(Hosted) as base_url:
+    with serving(Hosted) as base_url, closing(_Opened()) as opened:
 
-        def make(**more: Any) -> Runner:
-            sets = {
-                "model": str(model), "data.prepare": "tests.e2e.world:export", "engine.chunk_rows": 4,
-                "engine.chunks_in_flight": 1, "target.enabled": False, "target.endpoint.base_url": base_url,
-                "target.endpoint.model": "m", "target.endpoint.key_variable": "HOME",
-                **{f"target.endpoint.{key}": value for key, value in more.items()},
+        def make(run_id: str = "r", fork: tuple[str, int] | None = None, **endpoint: Any) -> Runner:
+            sets = SMALL | SCRIPTED | models | {
+                "engine.chunk_rows": 4, "engine.chunks_in_flight": 1, "target.enabled": False, "rounds": 1,
+                "target.endpoint.base_url": base_url, "target.endpoint.model": "my-chat",
+                "target.endpoint.key_variable": "HOME",  # Spark's workers have the environment that their JVM began with
+                **{f"target.endpoint.{key}": value for key, value in endpoint.items()},
             }  # fmt: skip
-            config = load_config(config_path("sandbox"), [f"{key}={value}" for key, value in sets.items()])
-            begin(lakehouse, config, "r")
+            config = load_config(
+                config_path("sandbox"), [f"{key}={json.dumps(value)}" for key, value in sets.items()]
+            )
+            begin(lakehouse, config, run_id, fork)
             import_all(lakehouse, config.data, tmp_path / "prepared")
-            return Runner(lakehouse, Artifacts(tmp_path / "artifacts"), config, "r")
+            return opened.keep(Runner(lakehouse, Artifacts(tmp_path / "artifacts"), config, run_id))
 
         yield make
 
 
+class _Opened:
+    """Runners to close."""
+
+    def __init__(self) -> None:
+        self._runners: list[Runner] = []
+
+    def keep(self, runner: Runner) -> Runner:
+        """Close this one too."""
+        self._runners.append(runner)
+        return runner
+
+    def close(self) -> None:
+        """Close them all."""
+        for runner in self._runners:
+            runner.close()
+
+
 def test_it_is_asked_with_the_messages_and_its_cost_is_counted(runner: Callable[..., Runner]) -> None:
-    asker = runner(prompt_price=2.0, completion_price=10.0)
+    asker = runner(**PRICES)
     asker.run_step(EVALUATE_TARGET, 0)
     answers = asker.lakehouse.read("responses").collect()
-    assert answers and all(row["text"] == "you said: " + row["prompt"] for row in answers)
+    held_back = [row for row in answers if row["finish_reason"] == "content_filter"]
+    assert 0 < len(held_back) < len(answers)
+    assert all(row["text"] == "" and row["status"] == "ok" for row in held_back)
+    assert all(row["text"] == "you said: " + row["prompt"] for row in answers if row not in held_back)
     assert {row["checkpoint_id"] for row in answers} == {None}
     requests = {row["seed"]: row for row in asker.lakehouse.read("requests").collect()}
     assert {body["seed"] for body in Hosted.seen} == requests.keys() and len(Hosted.seen) == len(answers)
-    assert {body["model"] for body in Hosted.seen} == {"m"}
+    assert {body["model"] for body in Hosted.seen} == {"my-chat"}
     each = (PROMPT_TOKENS * 2.0 + COMPLETION_TOKENS * 10.0) / 1e6
     assert asker.history.counts(0, "evaluate_target")["cost"] == pytest.approx(each * len(answers))
 
 
+def test_a_round_against_it_trains_the_adversary_reports_and_proves_whole(
+    runner: Callable[..., Runner],
+) -> None:
+    whole = runner()
+    for round in (0, 1):
+        whole.run_round(round)
+    lakehouse = whole.lakehouse
+    create_views(lakehouse)
+    roles = {(row["role"], row["round"]): row for row in lakehouse.read("checkpoints").collect()}
+    assert roles.keys() == {("adversary", 0), ("adversary", 1)}
+    under_preamble = [body for body in Hosted.seen if body["messages"][0]["role"] == "system"]
+    assert under_preamble, "context distillation asks under the preamble"
+    text = summary(lakehouse, "r")
+    assert "violation, truth" in text and "round 1" in text
+    found = closure(lakehouse, roles["adversary", 1]["checkpoint_id"])
+    assert list(found.hosted.values()) == ["my-chat"] and "hosted target my-chat at http://" in found.render()
+    assert verify_run(lakehouse, whole.artifacts, "r").differences == []
+
+
 def test_an_error_in_a_task_reaches_the_user_as_its_sentence(runner: Callable[..., Runner]) -> None:
-    keyless = runner(key_variable="NO_SUCH_KEY")
-    with pytest.raises(
-        ConfigError, match="^environment variable NO_SUCH_KEY is not set; it holds the endpoint's key$"
-    ):
-        keyless.run_step(EVALUATE_TARGET, 0)
-    failed = keyless.lakehouse.read("steps").where("state = 'failed'").collect()
-    assert [row["error"] for row in failed] == [
-        "environment variable NO_SUCH_KEY is not set; it holds the endpoint's key"
-    ]
+    Hosted.status = 401
+    refused = runner()
+    with pytest.raises(EngineError, match="^the endpoint http://.* refuses us: HTTP 401") as raised:
+        refused.run_step(EVALUATE_TARGET, 0)
+    failed = refused.lakehouse.read("steps").where("state = 'failed'").collect()
+    assert [row["error"] for row in failed] == [str(raised.value)]
+
+
+def test_a_key_that_is_not_there_is_missed_before_anything_begins(runner: Callable[..., Runner]) -> None:
+    with pytest.raises(ConfigError, match="environment variable NO_SUCH_KEY is not set"):
+        runner(key_variable="NO_SUCH_KEY")
+
+
+def test_a_fork_can_not_change_the_target(runner: Callable[..., Runner], lakehouse: Lakehouse) -> None:
+    runner()
+    for step in ("evaluate_score", "report"):
+        lakehouse.append_rows("steps", [_done("r", 0, step)])
+    with pytest.raises(ConfigError, match=r"run r has another target\.endpoint"):
+        runner("f", ("r", 0), model="another")
+
+
+def _done(run_id: str, round: int, step: str) -> dict[str, Any]:
+    from pipelines.history import now
+
+    return {
+        "run_id": run_id, "round": round, "step": step, "attempt": 1, "state": "done", "started_at": now(),
+        "ended_at": now(), "reads": "{}", "writes": "{}", "counts": "{}", "busy_seconds": 0.0,
+    }  # fmt: skip
 
 
 def test_a_step_stops_when_the_budget_is_spent_and_goes_on_with_a_larger_one(
     runner: Callable[..., Runner],
 ) -> None:
-    prices = {"prompt_price": 2.0, "completion_price": 10.0}
-    short = runner(budget=2.0, **prices)
-    with pytest.raises(EngineError, match=r"cost 6\.40 of the 2\.00 that target\.endpoint\.budget allows"):
+    short = runner(budget=2.0, **PRICES)
+    with pytest.raises(ConfigError, match=r"cost 6\.40 of the 2\.00 that target\.endpoint\.budget allows"):
         short.run_step(EVALUATE_TARGET, 0)
     assert len(Hosted.seen) == 4, "one chunk, and none after it"
-    longer = runner(budget=1000.0, **prices)
+    longer = runner(budget=1000.0, **PRICES)
     longer.run_step(EVALUATE_TARGET, 0)
     asked = longer.lakehouse.read("requests").count()
     assert len(Hosted.seen) == asked == longer.lakehouse.read("responses").count() > 4

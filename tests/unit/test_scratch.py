@@ -20,7 +20,7 @@ with scratch_folder() as folder:
 
 @pytest.fixture(autouse=True)
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("MART_SCRATCH", str(tmp_path))
+    monkeypatch.setenv("MART_SCRATCH", str(tmp_path / "made" / "anew"))
     return tmp_path
 
 

@@ -27,8 +27,15 @@ class Endpoint(JsonHandler):
             self.reply(401, {})
         elif word == "busy" and self.seen.count("busy") == 1:
             self.reply(429, {}, {"Retry-After": "0"})
-        elif word == "bad":
+        elif word.startswith("bad"):
             self.reply(400, {"error": {"message": "bad row"}})
+        elif word == "filtered-400":
+            self.reply(400, {"error": {"code": "content_filter"}})
+        elif word == "uncounted":
+            self.reply(200, {"choices": [{"message": {"content": word}, "finish_reason": "stop"}]})
+        elif word == "filtered":
+            choice = {"message": {"content": None}, "finish_reason": "content_filter"}
+            self.reply(200, {"choices": [choice], "usage": {"prompt_tokens": 4, "completion_tokens": 0}})
         elif word == "odd":
             self.reply(200, {"nothing": 1})
         else:
@@ -79,7 +86,25 @@ def test_a_limit_is_kept_over_all_requests_of_a_task(spec):
     slow = replace(spec, options={**spec.options, "requests_per_minute": 600.0})
     began = time.monotonic()
     ask(slow, *"abcde")
-    assert time.monotonic() - began >= 0.4  # the first goes at once
+    assert time.monotonic() - began >= 0.5
+
+
+def test_an_endpoint_that_refuses_every_request_ends_the_batch(spec):
+    with pytest.raises(EngineError, match="refuses every request: HTTP 400"):
+        ask(spec, *(f"bad{number}" for number in range(30)))
+
+
+def test_an_answer_that_a_filter_holds_back_is_one_without_words(spec):
+    found = ask(spec, "filtered", "filtered-400")
+    assert {(item.text, item.finish_reason, item.error_kind) for item in found.values()} == {
+        ("", "content_filter", None)
+    }
+    assert found["filtered"].prompt_tokens == 4
+
+
+def test_a_budget_needs_to_know_the_tokens(spec):
+    with pytest.raises(ConfigError, match="does not say how many tokens"):
+        ask(replace(spec, options={**spec.options, "budget": 1.0}), "uncounted")
 
 
 def test_tasks_share_the_limits_of_an_endpoint():
