@@ -1,11 +1,14 @@
 """Lakehouses for the end-to-end tests, and a session to look at them with."""
 
+import contextlib
+import io
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from pyspark.sql import DataFrame, SparkSession
 
+from jobs import cli
 from pipelines.session import open_session
 from tests.e2e.small import SCRIPTED, SMALL, Mart, tiny_models
 
@@ -24,6 +27,21 @@ Look = Callable[[Mart, str], DataFrame]
 def look(spark: SparkSession) -> Look:
     """A table of a lakehouse as it is now."""
     return lambda mart, table: spark.read.format("delta").load(str(mart.folder / "tables" / table))
+
+
+Told = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def told(spark: SparkSession) -> Told:
+    """What a `mart` command prints that only looks, asked in this process and its session; of one lakehouse a module."""
+
+    def tell(mart: Mart, *words: str) -> str:
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            assert cli.main([*words, "--lakehouse", str(mart.folder)]) == 0
+        return printed.getvalue()
+
+    return tell
 
 
 @pytest.fixture(scope="session")

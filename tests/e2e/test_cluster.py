@@ -86,15 +86,16 @@ class Cluster:
         process.wait()
 
     def submit(
-        self, log: Path, words: Sequence[str], environment: dict[str, str]
+        self, log: Path, words: Sequence[str], environment: dict[str, str], cores: int
     ) -> "subprocess.Popen[bytes]":
-        """Submit a `mart` command, as a user does from any folder."""
+        """Submit a `mart` command, as a user does from any folder, for so many cores: an executor has two."""
         delta = importlib.metadata.version("delta-spark")
         scala = f"{'.'.join(pyspark.__version__.split('.')[:2])}_2.13"
         # Three JVMs a step on two cores: what they would gain by compiling, they never live to spend.
         brief = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
         settings = {
             "spark.executor.memory": "700m", "spark.driver.memory": "1g", "spark.executor.cores": "2",
+            "spark.cores.max": str(cores),
             "spark.driver.extraJavaOptions": brief, "spark.executor.extraJavaOptions": brief,
             "spark.sql.shuffle.partitions": "2", "spark.sql.codegen.wholeStage": "false",
             "spark.sql.codegen.factoryMode": "NO_CODEGEN", "spark.ui.enabled": "false",
@@ -146,11 +147,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 class Submission:
     """A submitted command, with its log."""
 
-    def __init__(self, cluster: Cluster, it: Mart, *words: str) -> None:
+    def __init__(self, cluster: Cluster, it: Mart, *words: str, cores: int = 2) -> None:
         self._words = " ".join(words[:2])
         self._log = cluster.folder / f"{words[1]}.log"
         environment = cluster.environment(**it.own_environment(), PYTHONPATH=str(ROOT))
-        self._driver = cluster.submit(self._log, it.command(*words)[3:], environment)
+        self._driver = cluster.submit(self._log, it.command(*words)[3:], environment, cores)
 
     @property
     def log(self) -> str:
@@ -199,7 +200,8 @@ def finished(cluster: Cluster, scripted: Callable[..., Mart]) -> Round:
     for number in (0, 1):
         for step in steps_of(it.config(), number):
             before = _commits(it, "adversarial_prompts")
-            running = Submission(cluster, it, *it.step_words(step.name))
+            cores = 4 if step.name == "attack" else 2
+            running = Submission(cluster, it, *it.step_words(step.name), cores=cores)
             if step.name == "attack":
                 running.wait_for(lambda before=before: _commits(it, "adversarial_prompts") > before)  # type: ignore[misc]
                 cluster.kill("two")

@@ -62,8 +62,8 @@ def test_a_run_that_was_killed_proves_whole(finished: Any) -> None:
     assert "holds" in finished("verify", "t").stdout.splitlines()[-1]
 
 
-def test_the_summary_shows_both_rounds_by_truth_and_by_reward_model(finished: Any) -> None:
-    text = finished("summary", "t").stdout
+def test_the_summary_shows_both_rounds_by_truth_and_by_reward_model(finished: Any, told: Any) -> None:
+    text = told(finished, "summary", "t")
     for words in (
         "violation, truth",
         "violation, safety",
@@ -74,8 +74,8 @@ def test_the_summary_shows_both_rounds_by_truth_and_by_reward_model(finished: An
         assert words in text
 
 
-def test_the_effect_is_told_with_intervals_and_by_adversary_and_target(finished: Any) -> None:
-    rows = [json.loads(line) for line in finished("effect", "t", "--format", "json").stdout.splitlines()]
+def test_the_effect_is_told_with_intervals_and_by_adversary_and_target(finished: Any, told: Any) -> None:
+    rows = [json.loads(line) for line in told(finished, "effect", "t", "--format", "json").splitlines()]
     by_name = {(row["figure"], row["quantity"], row["round"]): row for row in rows}
     violation = by_name["rate", "violation", 1]
     assert 0 <= violation["low"] <= violation["value"] <= violation["high"] <= 1
@@ -110,9 +110,9 @@ def _last_target(finished: Any, look: Any) -> Any:
     return look(finished, "checkpoints").where("role = 'target' AND round = 1").collect()[0]
 
 
-def test_lineage_names_the_data_of_the_last_target(finished: Any, look: Any) -> None:
+def test_lineage_names_the_data_of_the_last_target(finished: Any, look: Any, told: Any) -> None:
     row = _last_target(finished, look)
-    text = finished("lineage", row["checkpoint_id"][:12]).stdout
+    text = told(finished, "lineage", row["checkpoint_id"][:12])
     assert "safety" in text and "sandbox_labels" in text
 
 
