@@ -12,12 +12,13 @@ from typing import Any
 from jobs.cli import fork_point
 from jobs.place import Place
 from jobs.summary import summary
+from pipelines.beginning import begin
 from pipelines.config import RunConfig
 from pipelines.errors import ConfigError
 from pipelines.imports import import_all
 from pipelines.lease import RunLease, process_holder
 from pipelines.plan import ALL, steps_of
-from pipelines.runner import Runner, begin
+from pipelines.runner import Runner
 
 log = logging.getLogger("mart")
 

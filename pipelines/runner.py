@@ -7,24 +7,21 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, nullcontext
-from dataclasses import asdict
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.artifacts import Artifacts
-from pipelines.bundled import bundled
 from pipelines.busy import BusyClock
 from pipelines.config import RunConfig
 from pipelines.engines.protocol import Adapter, GeneratorSpec, ScorerSpec
 from pipelines.errors import ConfigError, GateBlocked, MartError, raised_in_task
-from pipelines.gates import CheckResult, gate_batch, load_suites, run_gate, sentence
+from pipelines.gates.keeper import GateKeeper
 from pipelines.generation import Ask, ask_all, chunks_of, write_requests
 from pipelines.history import History, now
-from pipelines.hosted import check_budget, check_keys, cost, hosted_spec
+from pipelines.hosted import check_budget, cost, hosted_spec
 from pipelines.lakehouse import Lakehouse
 from pipelines.models import LocalModel, local_model
 from pipelines.plan import needs, side_by_side, steps_of
@@ -99,7 +96,7 @@ class Runner:
         self.run_id = run_id
         self.home = home
         self.history = History(lakehouse, run_id)
-        self.suites = load_suites(_suite_path(config), config.gates.parameters)
+        self._gates = GateKeeper(lakehouse, config, run_id)
         self._check_lease = check_lease
         self.single_step = single_step
         self._alive = ExitStack()
@@ -170,7 +167,8 @@ class Runner:
                 {table: self.history.published(table, version) for table, version in versions.items()},
             )
             batch = self._execute(step, inputs, versions, counts)
-            self._gates(step, inputs, batch, attempt, counts)
+            for gate in step.gates:
+                self._gates.pass_through(gate, inputs, batch, attempt, counts)
         except Exception as error:
             ours = error if isinstance(error, MartError) else raised_in_task(error)
             if ours is None:
@@ -501,112 +499,3 @@ class Runner:
         row = checkpoint_row(self.artifacts, order, manifest, version, source)
         self.lakehouse.append_rows("checkpoints", [row], once=digest(["checkpoint", checkpoint_id]))
         return self._written("checkpoints", {"checkpoint_id": checkpoint_id})
-
-    def _gates(self, step: Step, inputs: Inputs, batch: DataFrame, attempt: int, counts: Counts) -> None:
-        for gate in step.gates:
-            suite = self.suites[gate]
-            results = run_gate(suite, gate_batch(gate, inputs, batch))
-            self._record_gate(gate, suite.digest, inputs.context.round, attempt, results)
-            refused = [result for result in results if not result.success]
-            if refused:
-                overridden = self._overrides(gate, inputs.context.round)
-                refused = [result for result in refused if result.check_name not in overridden]
-            counts.values[f"checks_{gate}"] = len(results)
-            if refused:
-                raise GateBlocked(
-                    f"run {self.run_id} round {inputs.context.round}: {sentence(gate, refused)}"
-                )
-
-    def _record_gate(
-        self, gate: str, suite_digest: str, round: int, attempt: int, results: list[CheckResult]
-    ) -> None:
-        rows = [
-            {
-                "run_id": self.run_id,
-                "round": round,
-                "gate": gate,
-                "attempt": attempt,
-                "suite_digest": suite_digest,
-                **{
-                    key: value
-                    for key, value in asdict(result).items()
-                    if key in BY_NAME["quality_results"].names
-                },
-            }
-            for result in results
-        ]
-        # Killed before its step is on record, an attempt is made again under the same number, with the same results.
-        once = digest([self.run_id, round, gate, attempt, "quality_results"])
-        self.lakehouse.append_rows("quality_results", rows, once=once)
-
-    def _overrides(self, gate: str, round: int) -> set[str]:
-        rows = self.lakehouse.read("gate_overrides").where(
-            (F.col("run_id") == self.run_id) & (F.col("round") == round) & (F.col("gate") == gate)
-        )
-        return {row["check_name"] for row in rows.select("check_name").collect()}
-
-
-def _suite_path(config: RunConfig) -> Path:
-    path = Path(config.gates.suites)
-    return path if path.is_absolute() or path.exists() else bundled("conf") / path
-
-
-def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str, int] | None = None) -> None:
-    """Make the run's row, or check that a run that is there was begun with the same settings.
-
-    Raises:
-        ConfigError: the run was begun with other settings that affect results; names them. Or the round to fork
-            from is not there, or not whole.
-    """
-    if is_local(lakehouse.spark):  # elsewhere the nodes have the keys that ask, and the driver need not
-        check_keys(config)
-    row = lakehouse.read("runs").where(F.col("run_id") == run_id).head()
-    if row is None:
-        if fork and not History(lakehouse, fork[0]).is_done(fork[1], steps_of(config, fork[1])[-1].name):
-            raise ConfigError(
-                f"run {fork[0]} has not ended its round {fork[1]}, so nothing can be forked from there; "
-                "`mart status` shows how far it is"
-            )
-        if fork:
-            _check_same_target(lakehouse, config, fork[0])
-        lakehouse.append_rows(
-            "runs",
-            [
-                {
-                    "run_id": run_id,
-                    "config": canonical_json(config.effective),
-                    "config_digest": config.digest,
-                    "code_version": code_version(),
-                    "parent_run_id": fork[0] if fork else None,
-                    "parent_round": fork[1] if fork else None,
-                    "created_at": now(),
-                }
-            ],
-            once=digest(["begin", run_id]),
-        )
-        return
-    if row["config_digest"] != config.digest:
-        changed = _differences(json.loads(row["config"]), config.effective)
-        raise ConfigError(
-            f"run {run_id} was begun with other settings: {'; '.join(changed)}. Give it another --run-id, or fork it: "
-            f"mart run --fork {run_id}@ROUND --set …"
-        )
-
-
-def _check_same_target(lakehouse: Lakehouse, config: RunConfig, parent: str) -> None:
-    """A fork's rounds are told beside its parent's: both must be of one target, here or hosted."""
-    row = lakehouse.read("runs").where(F.col("run_id") == parent).head()
-    before = json.loads(row["config"])["target"].get("endpoint") if row else None
-    if before != config.effective["target"].get("endpoint"):
-        raise ConfigError(
-            f"run {parent} has another target.endpoint, so that its rounds tell nothing of this target; begin a run of its own"
-        )
-
-
-def _differences(old: Any, new: Any, where: str = "") -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        found: list[str] = []
-        for key in sorted({*old, *new}):
-            found += _differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
-        return found
-    return [] if old == new else [f"{where} was {json.dumps(old)[:80]}, is {json.dumps(new)[:80]}"]

@@ -11,12 +11,13 @@ import pytest
 from jobs.cli import config_path
 from jobs.summary import summary
 from pipelines.artifacts import Artifacts
+from pipelines.beginning import begin
 from pipelines.config import load_config
 from pipelines.errors import ConfigError, EngineError
 from pipelines.imports import import_all
 from pipelines.lakehouse import Lakehouse
 from pipelines.lineage import closure
-from pipelines.runner import Runner, begin
+from pipelines.runner import Runner
 from pipelines.steps.evaluate import EVALUATE_TARGET
 from pipelines.verify import verify_run
 from pipelines.views import create_views

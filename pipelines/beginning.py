@@ -1,0 +1,77 @@
+"""How a run begins: its row, and the proof that one that is there was begun with the same settings."""
+
+import json
+from typing import Any
+
+from pyspark.sql import functions as F
+
+from pipelines.config import RunConfig
+from pipelines.errors import ConfigError
+from pipelines.history import History, now
+from pipelines.hosted import check_keys
+from pipelines.lakehouse import Lakehouse
+from pipelines.plan import steps_of
+from pipelines.session import is_local
+from pipelines.version import code_version
+from schemas.digests import canonical_json, digest
+
+
+def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str, int] | None = None) -> None:
+    """Make the run's row, or check that a run that is there was begun with the same settings.
+
+    Raises:
+        ConfigError: the run was begun with other settings that affect results; names them. Or the round to fork
+            from is not there, or not whole.
+    """
+    if is_local(lakehouse.spark):  # elsewhere the nodes have the keys that ask, and the driver need not
+        check_keys(config)
+    row = lakehouse.read("runs").where(F.col("run_id") == run_id).head()
+    if row is None:
+        if fork and not History(lakehouse, fork[0]).is_done(fork[1], steps_of(config, fork[1])[-1].name):
+            raise ConfigError(
+                f"run {fork[0]} has not ended its round {fork[1]}, so nothing can be forked from there; "
+                "`mart status` shows how far it is"
+            )
+        if fork:
+            _check_same_target(lakehouse, config, fork[0])
+        lakehouse.append_rows(
+            "runs",
+            [
+                {
+                    "run_id": run_id,
+                    "config": canonical_json(config.effective),
+                    "config_digest": config.digest,
+                    "code_version": code_version(),
+                    "parent_run_id": fork[0] if fork else None,
+                    "parent_round": fork[1] if fork else None,
+                    "created_at": now(),
+                }
+            ],
+            once=digest(["begin", run_id]),
+        )
+        return
+    if row["config_digest"] != config.digest:
+        changed = _differences(json.loads(row["config"]), config.effective)
+        raise ConfigError(
+            f"run {run_id} was begun with other settings: {'; '.join(changed)}. Give it another --run-id, or fork it: "
+            f"mart run --fork {run_id}@ROUND --set …"
+        )
+
+
+def _check_same_target(lakehouse: Lakehouse, config: RunConfig, parent: str) -> None:
+    """A fork's rounds are told beside its parent's: both must be of one target, here or hosted."""
+    row = lakehouse.read("runs").where(F.col("run_id") == parent).head()
+    before = json.loads(row["config"])["target"].get("endpoint") if row else None
+    if before != config.effective["target"].get("endpoint"):
+        raise ConfigError(
+            f"run {parent} has another target.endpoint, so that its rounds tell nothing of this target; begin a run of its own"
+        )
+
+
+def _differences(old: Any, new: Any, where: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        found: list[str] = []
+        for key in sorted({*old, *new}):
+            found += _differences(old.get(key), new.get(key), f"{where}.{key}" if where else key)
+        return found
+    return [] if old == new else [f"{where} was {json.dumps(old)[:80]}, is {json.dumps(new)[:80]}"]
