@@ -103,6 +103,7 @@ class Runner:
         self._engine_up = False
         self._keeping = False
         self._busy = BusyClock()
+        self._ended_a_step = False
         self.trainers = Trainers(tracking_uri)
         self._checkpoints: dict[str, dict[str, Any]] = {}
 
@@ -182,6 +183,7 @@ class Runner:
             event, "done", versions, {step.writes: self.lakehouse.version(step.writes)}, counts, None
         )
         self.history.record_done(round, step.name, counts.values)
+        self._ended_a_step = True
         shown = ", ".join(f"{key} {value}" for key, value in counts.values.items() if isinstance(value, int))
         log.info("round %d %s: %s (%.1f s)", round, step.name, shown or "done", time.monotonic() - clock)
 
@@ -355,8 +357,10 @@ class Runner:
             "partitions": self.config.engine.partitions,
         }
         scope = {"run_id": self.run_id, "round": context.round, "step": step.name}
-        chunks = chunks_of(self.lakehouse, step, ids)
-        if not chunks:  # all requests are one commit: there are all or none
+        # All requests are one commit, made once: there are all or none. What this process comes to after a step that it
+        # ended itself, no killed one has begun.
+        chunks = [] if self._ended_a_step else chunks_of(self.lakehouse, step, ids)
+        if not chunks:
             write_requests(self.lakehouse, step, step.plan(inputs), ids)
             chunks = chunks_of(self.lakehouse, step, ids)
         asked = sum(chunk.requests for chunk in chunks)
