@@ -25,7 +25,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from benchmarks.machine import give_result
-from jobs.cli import config_path
+from jobs.flags import config_path
 from pipelines.config import load_config
 from pipelines.lakehouse import Lakehouse
 from pipelines.lineage import closure

@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Callable
 
-from jobs.cli import config_path, fork_point, pairs
+from jobs.flags import config_path, fork_point, pairs
 from jobs.place import Place, open_place
 from pipelines.config import ImportConfig, RunConfig, load_config
 from pipelines.errors import ConfigError

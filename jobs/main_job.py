@@ -4,12 +4,11 @@ import argparse
 import contextlib
 import logging
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from jobs.cli import fork_point
+from jobs.flags import fork_point
 from jobs.place import Place
 from jobs.summary import summary
 from pipelines.beginning import begin
@@ -131,10 +130,3 @@ def resolve_round(runner: Runner, config: RunConfig, round: str) -> int:
     if round != "next":
         raise ConfigError(f"--round takes a number or next, got {round!r}")
     return runner.history.next_round(lambda number: [step.name for step in steps_of(config, number)])
-
-
-def main() -> int:
-    """Entry point of the main job on the default configuration."""
-    from jobs.cli import main as mart
-
-    return mart(["run", *sys.argv[1:]])

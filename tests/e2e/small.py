@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from jobs.cli import config_path
+from jobs.flags import config_path
 from pipelines.config import RunConfig, load_config
 from tests import tiny
 

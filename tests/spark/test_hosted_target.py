@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from jobs.cli import config_path
+from jobs.flags import config_path
 from jobs.summary import summary
 from pipelines.artifacts import Artifacts
 from pipelines.beginning import begin

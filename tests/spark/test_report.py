@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pyspark.sql import SparkSession
 
-from jobs.cli import config_path
+from jobs.flags import config_path
 from pipelines.config import load_config
 from pipelines.lakehouse import local_frame
 from pipelines.step import Inputs, RoundContext

@@ -7,7 +7,7 @@ import pytest
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from jobs.cli import config_path
+from jobs.flags import config_path
 from pipelines.config import AttackConfig, SelectConfig, load_config
 from pipelines.similarity import near_duplicates
 from pipelines.step import Inputs, RoundContext

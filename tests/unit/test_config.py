@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from jobs.cli import config_path
+from jobs.flags import config_path
 from pipelines.config import load_config
 from pipelines.errors import ConfigError
 from pipelines.plan import steps_of

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from jobs.cli import config_path
+from jobs.flags import config_path
 from pipelines.busy import BusyClock
 from pipelines.config import load_config
 from pipelines.plan import needs, side_by_side, steps_of
