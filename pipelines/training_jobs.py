@@ -278,8 +278,8 @@ class Trainers:
                 stdout=subprocess.PIPE,
                 text=True,
                 env={
-                    # A thread that waits for the others spins only briefly: beside one other busy process, two cores
-                    # trained at 0.4 of their speed, and do at 0.6; alone it makes no difference.
+                    # A thread that waits for the others spins only briefly, else it keeps them off the cores where
+                    # anything else runs; alone it makes no difference.
                     "GOMP_SPINCOUNT": "10000",
                     **os.environ,
                     "MART_PARENT": str(os.getpid()),
