@@ -107,9 +107,10 @@ def _count_cell(row: Any) -> str:
 def _times(lakehouse: Lakehouse, mine: Column) -> str:
     steps = (
         lakehouse.read("steps")
-        .where(mine & (F.col("state") == "done"))
+        .where(mine)
         .select(
             "round",
+            "state",
             (F.unix_micros("ended_at") / 1e6).alias("end"),
             (F.unix_micros("started_at") / 1e6).alias("start"),
             "busy_seconds",
@@ -119,10 +120,13 @@ def _times(lakehouse: Lakehouse, mine: Column) -> str:
     if not steps:
         return ""
     lines = []
-    for round in sorted({row["round"] for row in steps}):
+    for round in sorted({row["round"] for row in steps if row["state"] == "done"}):
         its = [row for row in steps if row["round"] == round]
-        whole = max(row["end"] for row in its) - min(row["start"] for row in its)
-        busy = sum(row["busy_seconds"] for row in its)
+        done = [row for row in its if row["state"] == "done"]
+        first, last = min(row["start"] for row in done), max(row["end"] for row in done)
+        whole = last - first
+        # A step that failed beside one that did not was busy, too.
+        busy = sum(row["busy_seconds"] for row in its if first <= row["start"] and row["end"] <= last)
         lines.append(
             [
                 "warm start" if round == 0 else f"round {round}",

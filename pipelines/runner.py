@@ -3,9 +3,10 @@
 import json
 import logging
 import os
+import threading
 import time
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, nullcontext
 from functools import cached_property, partial
 from typing import Any
@@ -15,7 +16,7 @@ from pyspark.sql import functions as F
 
 from pipelines.artifacts import Artifacts
 from pipelines.busy import BusyClock
-from pipelines.config import RunConfig
+from pipelines.config import RunConfig, TargetEndpointConfig
 from pipelines.engines.protocol import Adapter, GeneratorSpec, ScorerSpec
 from pipelines.errors import ConfigError, GateBlocked, MartError, raised_in_task
 from pipelines.gates.keeper import GateKeeper
@@ -104,6 +105,7 @@ class Runner:
         self._keeping = False
         self._busy = BusyClock()
         self._ended_a_step = False
+        self._stopping = threading.Event()
         self.trainers = Trainers(tracking_uri)
         self._checkpoints: dict[str, dict[str, Any]] = {}
 
@@ -125,19 +127,42 @@ class Runner:
         """
         for group in side_by_side(steps_of(self.config, round)):
             left = [step for step in group if not self.history.is_done(round, step.name)]
-            if (
-                len(left) < 2 or self.config.engine.backend == "transformers"
-            ):  # which loads a model for each task
+            if len(left) > 1 and self._is_ready_for_several(round):
+                self._run_together(left, round)
+            else:
                 for step in group:
                     self.run_step(step, round)
-                continue
-            # Once, and here, what each of them would otherwise find missing and make.
+
+    def _is_ready_for_several(self, round: int) -> bool:
+        """Have ready, once, what each step would otherwise find missing and make; False where they must take turns."""
+        if self.config.engine.backend == "transformers":  # each task would load a model
+            return False
+        try:
+            self._check_lease()
             self.context(round)
             self._start_engine()
-            with ThreadPoolExecutor(len(left), thread_name_prefix="step") as pool:
-                running = [pool.submit(self.run_step, step, round) for step in left]
-            for ended in running:
-                ended.result()
+        except MartError:
+            return False  # the step that meets it again has it on record
+        return True
+
+    def _run_together(self, steps: Sequence[Step], round: int) -> None:
+        with ThreadPoolExecutor(len(steps), thread_name_prefix="step") as pool:
+            running = [pool.submit(self.run_step, step, round) for step in steps]
+            try:
+                wait(running)
+            except BaseException:
+                self._stopping.set()
+                raise
+        errors = [error for error in (future.exception() for future in running) if error is not None]
+        for error in errors[1:]:
+            log.error("another step beside it failed as well", exc_info=error)
+        if errors:
+            raise errors[0]
+
+    def _before_chunk(self, endpoint: TargetEndpointConfig | None) -> None:
+        if self._stopping.is_set():
+            raise KeyboardInterrupt
+        check_budget(self.lakehouse, self.run_id, endpoint)
 
     def run_step(self, step: Step, round: int) -> None:
         """Run one step, unless it is published.
@@ -357,8 +382,8 @@ class Runner:
             "partitions": self.config.engine.partitions,
         }
         scope = {"run_id": self.run_id, "round": context.round, "step": step.name}
-        # All requests are one commit, made once: there are all or none. What this process comes to after a step that it
-        # ended itself, no killed one has begun.
+        # All requests are one commit under one id, so there are all or none, and a second commit is skipped: that is what
+        # makes it safe not to look where a killed process has hardly been, after a step that this one ended.
         chunks = [] if self._ended_a_step else chunks_of(self.lakehouse, step, ids)
         if not chunks:
             write_requests(self.lakehouse, step, step.plan(inputs), ids)
@@ -380,7 +405,7 @@ class Runner:
                 ids,
                 chunks,
                 self.config.engine.chunks_in_flight,
-                before_chunk=partial(check_budget, self.lakehouse, self.run_id, endpoint),
+                before_chunk=partial(self._before_chunk, endpoint),
             )
         written = self._written(step.writes, scope)
         total = written.agg(

@@ -1,9 +1,9 @@
 -- What does a checkpoint rest on, all the way back? One row for each ancestor and the way in which it came in.
 --
 -- checkpoint_id: the checkpoint
--- ancestor_id: as in checkpoint_inputs: a checkpoint, the digest of a base's tensors, or a judge's digest
+-- ancestor_id: as in checkpoint_inputs: a checkpoint, the digest of a base's tensors, a judge's digest, or an endpoint
 -- relation: parent, base, wrote_prompts, wrote_answers or selected_by: what it was to a checkpoint on the way
--- name: what the ancestor is: a role, a judge, or the model source of a base
+-- name: what the ancestor is: a role, a judge, the model source of a base, or the model behind an endpoint
 -- distance: least number of steps back; 1 is a checkpoint's own input
 WITH inputs AS (
   SELECT checkpoint_id, collect_list(named_struct('id', ancestor_id, 'relation', relation, 'name', name)) AS inputs

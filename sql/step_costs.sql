@@ -13,7 +13,7 @@
 -- prompt_tokens: tokens read
 -- completion_tokens: tokens written
 -- cost: of a hosted target's answers, in the currency of its prices; null for an engine of our own
--- tokens_per_second: tokens that this attempt had written, a second of busy_seconds
+-- tokens_per_second: tokens that this attempt had written, a second of busy_seconds, which steps side by side share
 WITH timed AS (
   SELECT *, timestampdiff(MICROSECOND, started_at, ended_at) / 1e6D AS seconds FROM {schema}.published_steps
 ),

@@ -8,6 +8,7 @@ driver is killed, nothing of the engine is left `lease_seconds` plus some 4 s la
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -169,6 +170,7 @@ def _end(directory: EngineDirectory, record: EngineRecord) -> None:
         )
     directory.record_path.unlink(missing_ok=True)
     Path(record.socket).unlink(missing_ok=True)
+    shutil.rmtree(directory.temporary_path(record.ident), ignore_errors=True)
 
 
 def stop_engine(spec: GeneratorSpec) -> bool:

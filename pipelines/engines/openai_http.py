@@ -61,7 +61,7 @@ class OpenAIGenerator:
             content = answer.json()
             choice, usage = content["choices"][0], content.get("usage")
             message, reason = choice["message"], choice["finish_reason"]
-            text = message["content"]
+            text = message.get("content")
             if text is None and (reason == _FILTERED or message.get("refusal")):
                 text = message.get("refusal") or ""
             prompt, tokens = (

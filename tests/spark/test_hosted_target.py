@@ -18,7 +18,7 @@ from pipelines.imports import import_all
 from pipelines.lakehouse import Lakehouse
 from pipelines.lineage import closure
 from pipelines.runner import Runner
-from pipelines.steps.evaluate import EVALUATE_TARGET
+from pipelines.steps.evaluate import EVALUATE_ADVERSARY, EVALUATE_TARGET
 from pipelines.verify import verify_run
 from pipelines.views import create_views
 from tests.e2e.small import SCRIPTED, SMALL, tiny_models
@@ -59,12 +59,18 @@ def runner(
     lakehouse.ensure()
     with serving(Hosted) as base_url, closing(_Opened()) as opened:
 
-        def make(run_id: str = "r", fork: tuple[str, int] | None = None, **endpoint: Any) -> Runner:
+        def make(
+            run_id: str = "r",
+            fork: tuple[str, int] | None = None,
+            settings: dict[str, Any] | None = None,
+            **endpoint: Any,
+        ) -> Runner:
             sets = SMALL | SCRIPTED | models | {
                 "engine.chunk_rows": 4, "engine.chunks_in_flight": 1, "target.enabled": False, "rounds": 1,
                 "target.endpoint.base_url": base_url, "target.endpoint.model": "my-chat",
                 "target.endpoint.key_variable": "HOME",  # Spark's workers have the environment that their JVM began with
                 **{f"target.endpoint.{key}": value for key, value in endpoint.items()},
+                **(settings or {}),
             }  # fmt: skip
             config = load_config(
                 config_path("sandbox"), [f"{key}={json.dumps(value)}" for key, value in sets.items()]
@@ -159,14 +165,21 @@ def _done(run_id: str, round: int, step: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_a_step_stops_when_the_budget_is_spent_and_goes_on_with_a_larger_one(
+def test_a_step_stops_at_the_budget_its_neighbour_ends_and_only_it_goes_on_with_a_larger_one(
     runner: Callable[..., Runner],
 ) -> None:
-    short = runner(budget=2.0, **PRICES)
+    untrained = {"adversary.warm_pairs": 0}
+    short = runner(budget=2.0, settings=untrained, **PRICES)
     with pytest.raises(ConfigError, match=r"cost 6\.40 of the 2\.00 that target\.endpoint\.budget allows"):
-        short.run_step(EVALUATE_TARGET, 0)
+        short.run_round(0)
     assert len(Hosted.seen) == 4, "one chunk, and none after it"
-    longer = runner(budget=1000.0, **PRICES)
+    lakehouse = short.lakehouse
+    steps = [(row["step"], row["state"]) for row in lakehouse.read("steps").collect()]
+    assert sorted(steps) == [("evaluate_adversary", "done"), ("evaluate_target", "failed")]
+    longer = runner(budget=1000.0, settings=untrained, **PRICES)
     longer.run_step(EVALUATE_TARGET, 0)
-    asked = longer.lakehouse.read("requests").count()
-    assert len(Hosted.seen) == asked == longer.lakehouse.read("responses").count() > 4
+    longer.run_step(EVALUATE_ADVERSARY, 0)
+    asked = lakehouse.read("requests").where("step = 'evaluate_target'").count()
+    assert len(Hosted.seen) == asked == lakehouse.read("responses").count() > 4
+    done = [row["step"] for row in lakehouse.read("steps").where("state = 'done'").collect()]
+    assert sorted(done) == ["evaluate_adversary", "evaluate_target"]

@@ -33,6 +33,8 @@ class Endpoint(JsonHandler):
             self.reply(400, {"error": {"code": "content_filter"}})
         elif word == "uncounted":
             self.reply(200, {"choices": [{"message": {"content": word}, "finish_reason": "stop"}]})
+        elif word == "filtered-bare":
+            self.reply(200, {"choices": [{"message": {}, "finish_reason": "content_filter"}]})
         elif word == "filtered":
             choice = {"message": {"content": None}, "finish_reason": "content_filter"}
             self.reply(200, {"choices": [choice], "usage": {"prompt_tokens": 4, "completion_tokens": 0}})
@@ -95,7 +97,7 @@ def test_an_endpoint_that_refuses_every_request_ends_the_batch(spec):
 
 
 def test_an_answer_that_a_filter_holds_back_is_one_without_words(spec):
-    found = ask(spec, "filtered", "filtered-400")
+    found = ask(spec, "filtered", "filtered-400", "filtered-bare")
     assert {(item.text, item.finish_reason, item.error_kind) for item in found.values()} == {
         ("", "content_filter", None)
     }
