@@ -36,9 +36,9 @@ Told = Callable[..., str]
 def told(spark: SparkSession) -> Told:
     """What a `mart` command prints that only looks, asked in this process and its session; of one lakehouse a module."""
 
-    def tell(mart: Mart, *words: str) -> str:
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
-            assert cli.main([*words, "--lakehouse", str(mart.folder)]) == 0
+    def tell(mart: Mart, *words: str, code: int = 0) -> str:
+        with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.redirect_stderr(printed):
+            assert cli.main([*words, "--lakehouse", str(mart.folder)]) == code
         return printed.getvalue()
 
     return tell

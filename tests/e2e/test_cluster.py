@@ -210,8 +210,8 @@ def finished(cluster: Cluster, scripted: Callable[..., Mart]) -> Round:
     return Round(it, logs, cluster.state()["applications"])
 
 
-def test_a_round_of_submissions_proves_whole(finished: Round) -> None:
-    assert "holds" in finished.mart("verify", "t").stdout.splitlines()[-1]
+def test_a_round_of_submissions_proves_whole(finished: Round, told: Any) -> None:
+    assert "holds" in told(finished.mart, "verify", "t").splitlines()[-1]
 
 
 def test_every_step_ran_on_the_cluster(finished: Round) -> None:

@@ -117,7 +117,7 @@ def test_lineage_names_the_data_of_the_last_target(finished: Any, look: Any, tol
 
 
 def test_one_changed_byte_of_weights_and_one_changed_training_row_are_found(
-    finished: Any, look: Any, spark: Any
+    finished: Any, look: Any, told: Any, spark: Any
 ) -> None:
     path = finished.folder / "artifacts" / _last_target(finished, look)["path"] / "adapter_model.safetensors"
     whole = path.read_bytes()
@@ -126,17 +126,17 @@ def test_one_changed_byte_of_weights_and_one_changed_training_row_are_found(
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     spark.sql(f"UPDATE {table} SET output = concat(output, ' ') WHERE {row}")
     try:
-        ended = finished("verify", "t", check=False)
+        text = told(finished, "verify", "t", code=5)
     finally:
         path.write_bytes(whole)
         spark.sql(f"UPDATE {table} SET output = substr(output, 1, length(output) - 1) WHERE {row}")
-    assert ended.returncode == 5 and "adapter_model.safetensors" in ended.stderr
-    assert "training row 0 does not have the digest of its content" in ended.stderr
+    assert "adapter_model.safetensors" in text
+    assert "training row 0 does not have the digest of its content" in text
 
 
-def test_settings_that_affect_results_can_not_change_on_the_way(finished: Any) -> None:
-    ended = finished(*finished.run_words("--set", "select.theta_s_adv=0.4"), check=False)
-    assert ended.returncode == 2 and "select.theta_s_adv was 0.5, is 0.4" in ended.stderr
+def test_settings_that_affect_results_can_not_change_on_the_way(finished: Any, told: Any) -> None:
+    text = told(finished, *finished.run_words("--set", "select.theta_s_adv=0.4"), code=2)
+    assert "select.theta_s_adv was 0.5, is 0.4" in text
 
 
 def test_a_second_run_of_the_same_command_does_nothing_again(finished: Any, look: Any) -> None:

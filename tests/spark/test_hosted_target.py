@@ -118,17 +118,24 @@ def test_it_is_asked_with_the_messages_and_its_cost_is_counted(runner: Callable[
 def test_a_round_against_it_trains_the_adversary_reports_and_proves_whole(
     runner: Callable[..., Runner],
 ) -> None:
-    whole = runner()
+    # What it answers on held-out sets, other tests look at.
+    unevaluated = {
+        "data.suites": None,
+        "data.warm_start": None,
+        "adversary.warm_pairs": 0,
+        "evaluate.adversary_prompts": 0,
+    }
+    whole = runner(settings=unevaluated)
     for round in (0, 1):
         whole.run_round(round)
     lakehouse = whole.lakehouse
     create_views(lakehouse)
     roles = {(row["role"], row["round"]): row for row in lakehouse.read("checkpoints").collect()}
-    assert roles.keys() == {("adversary", 0), ("adversary", 1)}
+    assert roles.keys() == {("adversary", 1)}
     under_preamble = [body for body in Hosted.seen if body["messages"][0]["role"] == "system"]
     assert under_preamble, "context distillation asks under the preamble"
     text = summary(lakehouse, "r")
-    assert "violation, truth" in text and "round 1" in text
+    assert "attack success in the round, truth" in text and "round 1" in text
     found = closure(lakehouse, roles["adversary", 1]["checkpoint_id"])
     assert list(found.hosted.values()) == ["my-chat"] and "hosted target my-chat at http://" in found.render()
     assert verify_run(lakehouse, whole.artifacts, "r").differences == []
