@@ -121,7 +121,7 @@ def _local(builder: Any, scratch: Path | None) -> Any:
         .config(
             "spark.driver.extraJavaOptions",
             # Counters for jstat lie in the shared temporary folder, under the pid: JVMs of two containers can collide.
-            "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:-UsePerfData"
+            "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC -XX:-UsePerfData"
             + (f' -Djava.io.tmpdir="{scratch}"' if scratch else ""),
         )
         .config("spark.driver.bindAddress", "127.0.0.1")
