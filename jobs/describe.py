@@ -11,7 +11,7 @@ from schemas.tables import BY_NAME
 
 def _kind(step: Step, config: RunConfig) -> str:
     if isinstance(step, GenerationStep):
-        hosted = config.target.endpoint if step.role == "target" else None
+        hosted = config.endpoint_of(step.role)
         return f"generate with {hosted.model if hosted else config.engine.backend} ({step.role})"
     if isinstance(step, TrainStep):
         return f"train {step.role} outside Spark"

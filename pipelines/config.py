@@ -413,6 +413,10 @@ class RunConfig(Part):
             raise ValueError(f"judges need names of their own, apart from the reward models': {names}")
         return self
 
+    def endpoint_of(self, role: str) -> TargetEndpointConfig | None:
+        """Where a role's model is asked if it is hosted; None where an engine of our own serves it."""
+        return self.target.endpoint if role == "target" else None
+
     @property
     def effective(self) -> dict[str, Any]:
         """The settings that affect results: what resuming must not change, and what the digest covers."""

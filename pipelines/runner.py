@@ -389,7 +389,7 @@ class Runner:
             write_requests(self.lakehouse, step, step.plan(inputs), ids)
             chunks = chunks_of(self.lakehouse, step, ids)
         asked = sum(chunk.requests for chunk in chunks)
-        endpoint = self.config.target.endpoint if step.role == "target" else None
+        endpoint = self.config.endpoint_of(step.role)
         if endpoint is None:
             self._start_engine()
         spec = hosted_spec(endpoint, self.config.engine) if endpoint else self.generator_spec

@@ -117,18 +117,19 @@ class EngineDirectory:
         return cls(private_directory(home.absolute() / spec_digest(spec)[:16]))
 
     def socket_path(self, ident: str) -> str:
-        """A path for the socket of one start: in the directory, or in a short one if the kernel would refuse that."""
-        path = str(self.path / ident[:8])
-        if len(path.encode()) <= _LONGEST_SOCKET:
-            return path
-        return str(private_directory(Path(f"/tmp/mart-{os.getuid()}")) / f"{digest(path)[:16]}.s")
+        """A path for the socket of one start."""
+        return str(self._place(ident[:8], ".s"))
 
     def temporary_path(self, ident: str) -> Path:
         """A folder for what one start of the server leaves among temporary files: sockets, rendezvous files."""
-        path = self.path / f"{ident[:8]}.tmp"
-        if len(str(path).encode()) + _ZMQ_NAME <= _LONGEST_SOCKET:
+        return self._place(f"{ident[:8]}.tmp", ".tmp", below=_ZMQ_NAME)
+
+    def _place(self, name: str, ending: str, below: int = 0) -> Path:
+        """A path in the directory, or in a short one if the kernel would refuse a socket there, or so far below it."""
+        path = self.path / name
+        if len(str(path).encode()) + below <= _LONGEST_SOCKET:
             return path
-        return private_directory(Path(f"/tmp/mart-{os.getuid()}")) / f"{digest(str(path))[:16]}.tmp"
+        return private_directory(Path(f"/tmp/mart-{os.getuid()}")) / f"{digest(str(path))[:16]}{ending}"
 
     def read(self) -> EngineRecord | None:
         """The record of this boot, or None; an unreadable one counts as none."""

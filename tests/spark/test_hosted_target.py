@@ -1,18 +1,15 @@
 """A target behind an endpoint: asked by messages, never trained, paid for."""
 
-import json
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from jobs.flags import config_path
 from jobs.summary import summary
 from pipelines.artifacts import Artifacts
 from pipelines.beginning import begin
-from pipelines.config import load_config
 from pipelines.errors import ConfigError, EngineError
 from pipelines.imports import import_all
 from pipelines.lakehouse import Lakehouse
@@ -21,7 +18,7 @@ from pipelines.runner import Runner
 from pipelines.steps.evaluate import EVALUATE_ADVERSARY, EVALUATE_TARGET
 from pipelines.verify import verify_run
 from pipelines.views import create_views
-from tests.e2e.small import SCRIPTED, SMALL, tiny_models
+from tests.e2e.small import SCRIPTED, SMALL, Mart, tiny_models
 from tests.http_endpoint import JsonHandler, serving
 
 PROMPT_TOKENS, COMPLETION_TOKENS = 300_000, 100_000
@@ -57,7 +54,7 @@ def runner(
     Hosted.seen, Hosted.status = [], 200
     models = tiny_models(tmp_path / "models")
     lakehouse.ensure()
-    with serving(Hosted) as base_url, closing(_Opened()) as opened:
+    with serving(Hosted) as base_url, ExitStack() as opened:
 
         def make(
             run_id: str = "r",
@@ -72,31 +69,13 @@ def runner(
                 **{f"target.endpoint.{key}": value for key, value in endpoint.items()},
                 **(settings or {}),
             }  # fmt: skip
-            config = load_config(
-                config_path("sandbox"), [f"{key}={json.dumps(value)}" for key, value in sets.items()]
-            )
+            config = Mart(tmp_path, sets).config()
             begin(lakehouse, config, run_id, fork)
             import_all(lakehouse, config.data, tmp_path / "prepared")
-            return opened.keep(Runner(lakehouse, Artifacts(tmp_path / "artifacts"), config, run_id))
+            made = Runner(lakehouse, Artifacts(tmp_path / "artifacts"), config, run_id)
+            return opened.enter_context(closing(made))
 
         yield make
-
-
-class _Opened:
-    """Runners to close."""
-
-    def __init__(self) -> None:
-        self._runners: list[Runner] = []
-
-    def keep(self, runner: Runner) -> Runner:
-        """Close this one too."""
-        self._runners.append(runner)
-        return runner
-
-    def close(self) -> None:
-        """Close them all."""
-        for runner in self._runners:
-            runner.close()
 
 
 def test_it_is_asked_with_the_messages_and_its_cost_is_counted(runner: Callable[..., Runner]) -> None:
