@@ -42,7 +42,8 @@ _COUNTS = (
 
 def summary(lakehouse: Lakehouse, run_id: str) -> str:
     """The tables of figures as text."""
-    mine = History(lakehouse, run_id).mine()  # a fork begins with the rounds of what it was forked from
+    history = History(lakehouse, run_id)
+    mine = history.mine()  # a fork begins with the rounds of what it was forked from
     rows = lakehouse.read("round_metrics").where(mine).collect()
     metrics = {(row["metric"], row["judge"], row["slice"], row["round"]): row for row in rows}
     rounds = sorted({row["round"] for row in rows})
@@ -58,6 +59,7 @@ def summary(lakehouse: Lakehouse, run_id: str) -> str:
     )
     parts.append(_table("mean", _MEANS, ["none"], rounds, metrics, _mean_cell))
     parts.append(_table("counts", _COUNTS, ["none"], rounds, metrics, _count_cell))
+    parts.append("\n".join(f"round {round} {step}: {reason}" for round, step, reason in history.sat_out()))
     parts.append(_times(lakehouse, mine))
     return "\n\n".join(part for part in parts if part)
 

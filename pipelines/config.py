@@ -303,14 +303,25 @@ class TrainingConfig(Part):
         rate_decay: learning rate of a round, as a share of the round's before: one long training would end with a lower
             rate than it began with, too.
         warm_settings: of the warm start; `settings` when None.
-        warm_pairs: pairs that the adversary's warm-up is made of.
     """
 
     enabled: bool = True
     settings: SftSettings = Field(default_factory=SftSettings)
     rate_decay: float = Field(1.0, gt=0, le=1)
     warm_settings: SftSettings | None = None
+
+
+class AdversaryConfig(TrainingConfig):
+    """Fine-tuning of the adversary.
+
+    Attributes:
+        warm_pairs: pairs that its warm-up is made of.
+        min_attacks: successful attacks that a round must yield for it to be trained; with fewer, which is what a target
+            that got safe leaves, it stays as it is and the round goes on. 0 leaves that to the gate.
+    """
+
     warm_pairs: int = Field(160, ge=0)
+    min_attacks: int = Field(8, ge=0)
 
 
 class TargetConfig(TrainingConfig):
@@ -389,7 +400,7 @@ class RunConfig(Part):
     respond: RespondConfig = Field(default_factory=RespondConfig)
     select: SelectConfig = Field(default_factory=SelectConfig)
     mix: MixConfig = Field(default_factory=MixConfig)
-    adversary: TrainingConfig = Field(default_factory=TrainingConfig)
+    adversary: AdversaryConfig = Field(default_factory=AdversaryConfig)
     target: TargetConfig = Field(default_factory=TargetConfig)
     gates: GatesConfig = Field(default_factory=GatesConfig)
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)

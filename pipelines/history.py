@@ -107,9 +107,17 @@ class History:
         found = [
             (round, done["counts"]["checkpoint_id"])
             for (round, step), done in list(self._done.items())
-            if step in steps and round <= before and done["counts"].get("role") == role
+            if step in steps and round <= before and _trained(done["counts"]) == role
         ]
         return max(found)[1] if found else None
+
+    def sat_out(self) -> list[tuple[int, str, str]]:
+        """Round, step and reason of each training that a round went without."""
+        return sorted(
+            (round, step, done["counts"]["sat_out"])
+            for (round, step), done in self._done.items()
+            if step.startswith("train_") and "sat_out" in done["counts"]
+        )
 
     def next_round(self, names_of: Callable[[int], Sequence[str]]) -> int:
         """The first round that has a step left to do; `names_of(round)` gives a round's steps."""
@@ -129,6 +137,11 @@ class History:
             steps = [step for (_, step) in list(self._done)]
             frame = frame.where(F.col("step").isin(sorted(set(steps))))
         return frame
+
+
+def _trained(counts: Mapping[str, Any]) -> str | None:
+    """The role whose checkpoint a step made."""
+    return counts.get("role") if "checkpoint_id" in counts else None
 
 
 def _ancestry(lakehouse: Lakehouse, run_id: str) -> list[Part]:

@@ -193,8 +193,9 @@ class Runner:
                 {table: self.history.published(table, version) for table, version in versions.items()},
             )
             batch = self._execute(step, inputs, versions, counts)
-            for gate in step.gates:
-                self._gates.pass_through(gate, inputs, batch, attempt, counts)
+            if batch is not None:
+                for gate in step.gates:
+                    self._gates.pass_through(gate, inputs, batch, attempt, counts)
         except Exception as error:
             ours = error if isinstance(error, MartError) else raised_in_task(error)
             if ours is None:
@@ -204,9 +205,8 @@ class Runner:
             if ours is error:
                 raise
             raise ours from error
-        self._record(
-            event, "done", versions, {step.writes: self.lakehouse.version(step.writes)}, counts, None
-        )
+        writes = {} if batch is None else {step.writes: self.lakehouse.version(step.writes)}
+        self._record(event, "done", versions, writes, counts, None)
         self.history.record_done(round, step.name, counts.values)
         self._ended_a_step = True
         shown = ", ".join(f"{key} {value}" for key, value in counts.values.items() if isinstance(value, int))
@@ -341,7 +341,10 @@ class Runner:
         }
         self.lakehouse.append_rows("steps", [row])
 
-    def _execute(self, step: Step, inputs: Inputs, versions: Mapping[str, int], counts: Counts) -> DataFrame:
+    def _execute(
+        self, step: Step, inputs: Inputs, versions: Mapping[str, int], counts: Counts
+    ) -> DataFrame | None:
+        """What the step wrote; None where its role sits the round out."""
         match step:
             case GenerationStep():
                 return self._generate(step, inputs, counts)
@@ -471,13 +474,16 @@ class Runner:
             )
         return Adapter(name=row["weights_sha256"], path=str(self.artifacts.root / row["path"]))
 
-    def _curate(self, step: CurateStep, inputs: Inputs, counts: Counts) -> DataFrame:
+    def _curate(self, step: CurateStep, inputs: Inputs, counts: Counts) -> DataFrame | None:
         context = inputs.context
         run_id = WARM_RUN if step.warm else self.run_id
         if not self.single_step:
             self.trainers.start()
-        base = local_model(base_source(self.config, step.role))
         numbered = number_examples(step.build(inputs), step.role)
+        if reason := step.sits_out(inputs, numbered):
+            self._sit_out(step.role, reason, counts)
+            return None
+        base = local_model(base_source(self.config, step.role))
         root, rows = training_root(numbered)
         parent_role = self._parent_role(step)
         parent = context.checkpoints[parent_role] if parent_role else None
@@ -496,6 +502,10 @@ class Runner:
         counts.values |= {"rows": rows, "role": step.role, "checkpoint_id": checkpoint_id, "recipe": recipe}
         return self._written("training_examples", scope)
 
+    def _sit_out(self, role: str, reason: str, counts: Counts) -> None:
+        log.warning("%s", reason)
+        counts.values |= {"rows": 0, "role": role, "sat_out": reason}
+
     def _parent_role(self, step: CurateStep) -> str | None:
         """The role whose checkpoint in force the step's training goes on from."""
         if step.role == "helpfulness_rm" and self.config.reward_models["helpfulness"].begins_with:
@@ -504,8 +514,12 @@ class Runner:
 
     def _train(
         self, step: TrainStep, inputs: Inputs, versions: Mapping[str, int], counts: Counts
-    ) -> DataFrame:
-        recipe = self.history.counts(inputs.context.round, step.curated_by)["recipe"]
+    ) -> DataFrame | None:
+        curated = self.history.counts(inputs.context.round, step.curated_by)
+        if reason := curated.get("sat_out"):
+            self._sit_out(step.role, reason, counts)
+            return None
+        recipe = curated["recipe"]
         checkpoint_id = digest(recipe)
         counts.values |= {"rows": recipe["training_rows"], "role": step.role, "checkpoint_id": checkpoint_id}
         known = self._checkpoint_row(checkpoint_id)

@@ -1,5 +1,7 @@
 """Curate: the training sets of both models in a round (paper §2.1 and §2.2), with what the remedies mix in."""
 
+from dataclasses import replace
+
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
@@ -60,6 +62,17 @@ def build_adversary(inputs: Inputs) -> DataFrame:
     )
     rows = _share(kept.count(), config.mix.adversary_instructions, config.mix.min_rows)
     return distinct([pairs, *_instructions(inputs, rows, "adversary_instructions")])
+
+
+def too_few_attacks(inputs: Inputs, rows: DataFrame) -> str | None:
+    """Why the adversary is not trained on a round's curated set; None where it is."""
+    least = inputs.context.config.adversary.min_attacks
+    won = rows.where("source = 'attack'").count() if least else 0
+    if won >= least:
+        return None
+    return (
+        f"{won} successful attacks, and adversary.min_attacks asks for {least}: the adversary stays as it is"
+    )
 
 
 def _own_answers(inputs: Inputs, selections: DataFrame, rows: int, source: str, purpose: str) -> DataFrame:
@@ -224,13 +237,16 @@ CURATE_WARM_ADVERSARY = _curate(
     "§2.1: warm-up on pairs from the same cell",
     warm=True,
 )
-CURATE_ADVERSARY = _curate(
-    "curate_adversary",
-    "adversary",
-    build_adversary,
-    ("selections", "adversarial_prompts", "requests", "instructions", "evaluation_prompts"),
-    "§2.1: (example, successful offspring) pairs",
-    warm=False,
+CURATE_ADVERSARY = replace(
+    _curate(
+        "curate_adversary",
+        "adversary",
+        build_adversary,
+        ("selections", "adversarial_prompts", "requests", "instructions", "evaluation_prompts"),
+        "§2.1: (example, successful offspring) pairs",
+        warm=False,
+    ),
+    sits_out=too_few_attacks,
 )
 CURATE_TARGET = _curate(
     "curate_target",

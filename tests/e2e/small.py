@@ -32,6 +32,7 @@ SMALL = {
     "mix.max_rows": 12,
     "mix.min_rows": 4,
     "adversary.warm_pairs": 16,
+    "adversary.min_attacks": 0,
     "adversary.settings.epochs": 1,
     "adversary.warm_settings.epochs": 1,
     "target.settings.epochs": 1,

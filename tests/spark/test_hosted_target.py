@@ -1,25 +1,20 @@
 """A target behind an endpoint: asked by messages, never trained, paid for."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 import pytest
 
 from jobs.summary import summary
-from pipelines.artifacts import Artifacts
-from pipelines.beginning import begin
 from pipelines.errors import ConfigError, EngineError
-from pipelines.imports import import_all
 from pipelines.lakehouse import Lakehouse
 from pipelines.lineage import closure
 from pipelines.runner import Runner
 from pipelines.steps.evaluate import EVALUATE_ADVERSARY, EVALUATE_TARGET
 from pipelines.verify import verify_run
 from pipelines.views import create_views
-from tests.e2e.small import SCRIPTED, SMALL, Mart, tiny_models
 from tests.http_endpoint import JsonHandler, serving
+from tests.spark.conftest import RunnerOf
 
 PROMPT_TOKENS, COMPLETION_TOKENS = 300_000, 100_000
 PRICES = {"prompt_price": 2.0, "completion_price": 10.0}
@@ -43,18 +38,10 @@ class Hosted(JsonHandler):
 
 
 @pytest.fixture
-def runner(
-    lakehouse: Lakehouse,
-    tmp_path: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[Callable[..., Runner]]:
-    """Makes a runner over the small world, with answers of the adversary by script and further settings."""
-    monkeypatch.setenv("MART_CACHE", str(tmp_path_factory.mktemp("cache")))
+def runner(runner_of: RunnerOf) -> Iterator[RunnerOf]:
+    """Makes a runner against `Hosted`, with settings of the endpoint and further ones."""
     Hosted.seen, Hosted.status = [], 200
-    models = tiny_models(tmp_path / "models")
-    lakehouse.ensure()
-    with serving(Hosted) as base_url, ExitStack() as opened:
+    with serving(Hosted) as base_url:
 
         def make(
             run_id: str = "r",
@@ -62,23 +49,19 @@ def runner(
             settings: dict[str, Any] | None = None,
             **endpoint: Any,
         ) -> Runner:
-            sets = SMALL | SCRIPTED | models | {
-                "engine.chunk_rows": 4, "engine.chunks_in_flight": 1, "target.enabled": False, "rounds": 1,
+            sets = {
+                "engine.chunk_rows": 4, "engine.chunks_in_flight": 1, "target.enabled": False,
                 "target.endpoint.base_url": base_url, "target.endpoint.model": "my-chat",
                 "target.endpoint.key_variable": "HOME",  # Spark's workers have the environment that their JVM began with
                 **{f"target.endpoint.{key}": value for key, value in endpoint.items()},
                 **(settings or {}),
             }  # fmt: skip
-            config = Mart(tmp_path, sets).config()
-            begin(lakehouse, config, run_id, fork)
-            import_all(lakehouse, config.data, tmp_path / "prepared")
-            made = Runner(lakehouse, Artifacts(tmp_path / "artifacts"), config, run_id)
-            return opened.enter_context(closing(made))
+            return runner_of(sets, run_id, fork)
 
         yield make
 
 
-def test_it_is_asked_with_the_messages_and_its_cost_is_counted(runner: Callable[..., Runner]) -> None:
+def test_it_is_asked_with_the_messages_and_its_cost_is_counted(runner: RunnerOf) -> None:
     asker = runner(**PRICES)
     asker.run_step(EVALUATE_TARGET, 0)
     answers = asker.lakehouse.read("responses").collect()
@@ -95,7 +78,7 @@ def test_it_is_asked_with_the_messages_and_its_cost_is_counted(runner: Callable[
 
 
 def test_a_round_against_it_trains_the_adversary_reports_and_proves_whole(
-    runner: Callable[..., Runner],
+    runner: RunnerOf,
 ) -> None:
     # What it answers on held-out sets, other tests look at.
     unevaluated = {
@@ -120,7 +103,7 @@ def test_a_round_against_it_trains_the_adversary_reports_and_proves_whole(
     assert verify_run(lakehouse, whole.artifacts, "r").differences == []
 
 
-def test_an_error_in_a_task_reaches_the_user_as_its_sentence(runner: Callable[..., Runner]) -> None:
+def test_an_error_in_a_task_reaches_the_user_as_its_sentence(runner: RunnerOf) -> None:
     Hosted.status = 401
     refused = runner()
     with pytest.raises(EngineError, match="^the endpoint http://.* refuses us: HTTP 401") as raised:
@@ -129,12 +112,12 @@ def test_an_error_in_a_task_reaches_the_user_as_its_sentence(runner: Callable[..
     assert [row["error"] for row in failed] == [str(raised.value)]
 
 
-def test_a_key_that_is_not_there_is_missed_before_anything_begins(runner: Callable[..., Runner]) -> None:
+def test_a_key_that_is_not_there_is_missed_before_anything_begins(runner: RunnerOf) -> None:
     with pytest.raises(ConfigError, match="environment variable NO_SUCH_KEY is not set"):
         runner(key_variable="NO_SUCH_KEY")
 
 
-def test_a_fork_can_not_change_the_target(runner: Callable[..., Runner], lakehouse: Lakehouse) -> None:
+def test_a_fork_can_not_change_the_target(runner: RunnerOf, lakehouse: Lakehouse) -> None:
     runner()
     for step in ("evaluate_score", "report"):
         lakehouse.append_rows("steps", [_done("r", 0, step)])
@@ -152,7 +135,7 @@ def _done(run_id: str, round: int, step: str) -> dict[str, Any]:
 
 
 def test_a_step_stops_at_the_budget_its_neighbour_ends_and_only_it_goes_on_with_a_larger_one(
-    runner: Callable[..., Runner],
+    runner: RunnerOf,
 ) -> None:
     untrained = {"adversary.warm_pairs": 0}
     short = runner(budget=2.0, settings=untrained, **PRICES)
