@@ -5,7 +5,9 @@ of the texts stand in clusters of three (a text, its copy, a near-copy), and tim
 
 - `select`: the verdicts on N answers by two judges (`pipelines.steps.select`);
 - `duplicates`: N new texts against each other and a history of as many (`pipelines.similarity`), exact copies included;
-- `closure`: what made a checkpoint of N rows (`pipelines.lineage`), each row with its prompt, answer, verdicts and judges.
+- `origins`: what the training set of a checkpoint of N rows was made of, each row with its prompt, answer, verdicts and judges, which is
+  counted while the checkpoint is trained (`pipelines.origins`);
+- `closure`: what made that checkpoint, as it is asked later (`pipelines.lineage`).
 
 It prints seconds, rows found, the peak memory of Spark's JVM so far, and between the smallest and the largest size the exponent of
 growth: 1 is linear. As JSON with the machine's description.
@@ -29,6 +31,7 @@ from jobs.flags import config_path
 from pipelines.config import load_config
 from pipelines.lakehouse import Lakehouse
 from pipelines.lineage import closure
+from pipelines.origins import READS, keep_missing_origins, origins_of
 from pipelines.session import open_session
 from pipelines.similarity import near_duplicates
 from pipelines.step import Inputs, RoundContext
@@ -171,6 +174,7 @@ class Made:
             ],
         )  # fmt: skip
 
+        keep_missing_origins(self.lakehouse)
         self.texts = [str(folder / f"texts_{rows}_{salt}") for salt in (1, 2)]
         for salt, path in enumerate(self.texts):
             texts(spark, rows, salt).write.parquet(path)
@@ -191,6 +195,11 @@ class Made:
         """New texts that repeat one before them."""
         new, history = (self.spark.read.parquet(path) for path in self.texts)
         return _counted(near_duplicates(new, history, 0.8))
+
+    def origins(self) -> int:
+        """Origins of the checkpoint with all the rows."""
+        tables = {table: self.lakehouse.read(table) for table in READS}
+        return _counted(origins_of(tables, ["tgt-1"]))
 
     def closure(self) -> int:
         """Checkpoints in the closure of the one with all the rows."""
@@ -217,7 +226,7 @@ def _peak_gib(spark: SparkSession) -> float:
 def measure(made: Made) -> dict[str, Any]:
     """Seconds and rows found of everything that is timed, and the JVM's peak memory after it."""
     line: dict[str, Any] = {"rows": made.rows}
-    for work in (made.select, made.duplicates, made.closure):
+    for work in (made.select, made.duplicates, made.origins, made.closure):
         started = time.perf_counter()
         found = work()
         line[work.__name__] = {"seconds": round(time.perf_counter() - started, 2), "found": found}
@@ -248,7 +257,7 @@ def main() -> int:
         span = math.log(sizes[-1] / sizes[0])
         figures["exponent"] = {
             what: round(math.log(lines[-1][what]["seconds"] / lines[0][what]["seconds"]) / span, 2)
-            for what in ("select", "duplicates", "closure")
+            for what in ("select", "duplicates", "origins", "closure")
         }
     give_result("curation", figures, options.output)
     return 0

@@ -29,7 +29,7 @@ def describe(config: RunConfig, format: str = "text") -> str:
             "step": step.name,
             "runs": _kind(step, config),
             "reads": list(step.reads),
-            "writes": step.writes,
+            "writes": [step.writes, *step.also_writes],
             "key": list(BY_NAME[step.writes].key),
             "gates": list(step.gates),
             "section": step.section,
@@ -45,7 +45,7 @@ def describe(config: RunConfig, format: str = "text") -> str:
         for item in (item for item in plan if item["when"] == when):
             lines.append(f"  {item['step']:<22}{item['runs']}")
             lines.append(
-                f"  {'':<22}  {', '.join(item['reads'])} -> {item['writes']} ({', '.join(item['key'])})"
+                f"  {'':<22}  {', '.join(item['reads'])} -> {', '.join(item['writes'])} ({', '.join(item['key'])})"
             )
             if item["gates"]:
                 lines.append(f"  {'':<22}  gate: {', '.join(item['gates'])}")

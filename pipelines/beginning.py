@@ -10,6 +10,7 @@ from pipelines.errors import ConfigError
 from pipelines.history import History, now
 from pipelines.hosted import check_keys
 from pipelines.lakehouse import Lakehouse
+from pipelines.origins import keep_missing_origins
 from pipelines.plan import steps_of
 from pipelines.session import is_local
 from pipelines.version import code_version
@@ -19,10 +20,13 @@ from schemas.digests import canonical_json, digest
 def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str, int] | None = None) -> None:
     """Make the run's row, or check that a run that is there was begun with the same settings.
 
+    What an older version of this package left out of the lakehouse is filled in first.
+
     Raises:
         ConfigError: the run was begun with other settings that affect results; names them. Or the round to fork
             from is not there, or not whole.
     """
+    keep_missing_origins(lakehouse)
     if is_local(lakehouse.spark):  # elsewhere the nodes have the keys that ask, and the driver need not
         check_keys(config)
     row = lakehouse.read("runs").where(F.col("run_id") == run_id).head()

@@ -336,19 +336,20 @@ def _versions(lakehouse: Lakehouse) -> dict[str, dict[str, int]]:
 
 def _trained_on(lakehouse: Lakehouse, ids: list[str]) -> tuple[tuple[DataSet, ...], tuple[Selector, ...]]:
     """What the training sets of some checkpoints were made of, and who selected."""
-    judges = F.array_distinct(F.flatten(F.collect_set(F.flatten("selections.judges"))))
-    counted = (
-        _view(lakehouse, "checkpoint_training_data")
-        .where(F.col("checkpoint_id").isin(ids))
-        .groupBy("checkpoint_id", "source", "source_table", F.array_join("datasets", ", ").alias("name"))
-        .agg(F.count("*").alias("rows"), judges.alias("judges"))
-        .collect()
-    )
+    origins = lakehouse.read("checkpoint_origins").where(F.col("checkpoint_id").isin(ids)).collect()
+    if lacking := sorted(set(ids) - {row["checkpoint_id"] for row in origins}):
+        raise DataError(
+            f"checkpoint {lacking[0]} was registered before its origins were kept: "
+            "`mart run` of any run, or `mart step begin`, fills them in"
+        )
     data_sets = [
-        DataSet(row["checkpoint_id"], row["source"], row["source_table"], row["name"], row["rows"])
-        for row in counted
+        DataSet(
+            row["checkpoint_id"], row["source"], row["source_table"], row["datasets"], row["training_rows"]
+        )
+        for row in origins
+        if row["relation"] == "drawn_from"
     ]
-    judged = {(by["judge"], by["digest"]) for row in counted for by in row["judges"]}
+    judged = {(row["name"], row["scorer_digest"]) for row in origins if row["relation"] == "selected_by"}
     known = lakehouse.read("scorers").where(F.col("scorer_digest").isin([digest for _, digest in judged]))
     # The same judge stands there once for each run that uses it.
     selectors = [

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from pipelines.config import RunConfig
+from pipelines.origins import READS
 from pipelines.step import GenerationStep, Step, TrainStep
 from pipelines.steps.attack import ATTACK
 from pipelines.steps.curate import (
@@ -25,8 +26,9 @@ def _train(name: str, role: str, curated_by: str, section: str) -> TrainStep:
     return TrainStep(
         name=name,
         role=role,  # type: ignore[arg-type]
-        reads=("training_examples",),
+        reads=READS,
         writes="checkpoints",
+        also_writes=("checkpoint_origins",),
         section=section,
         gpu=True,
         curated_by=curated_by,

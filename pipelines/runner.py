@@ -25,6 +25,7 @@ from pipelines.history import History, now
 from pipelines.hosted import check_budget, cost, hosted_spec
 from pipelines.lakehouse import Lakehouse
 from pipelines.models import LocalModel, local_model
+from pipelines.origins import keep_origins
 from pipelines.plan import needs, side_by_side, steps_of
 from pipelines.scorers import judge_spec, reward_model_spec, scorer_rows
 from pipelines.session import is_local
@@ -188,10 +189,7 @@ class Runner:
         }
         counts = Counts()
         try:
-            inputs = Inputs(
-                self.context(round),
-                {table: self.history.published(table, version) for table, version in versions.items()},
-            )
+            inputs = Inputs(self.context(round), self._frames(step, versions))
             batch = self._execute(step, inputs, versions, counts)
             if batch is not None:
                 for gate in step.gates:
@@ -205,12 +203,18 @@ class Runner:
             if ours is error:
                 raise
             raise ours from error
-        writes = {} if batch is None else {step.writes: self.lakehouse.version(step.writes)}
+        written = () if batch is None else (step.writes, *step.also_writes)
+        writes = {table: self.lakehouse.version(table) for table in written}
         self._record(event, "done", versions, writes, counts, None)
         self.history.record_done(round, step.name, counts.values)
         self._ended_a_step = True
         shown = ", ".join(f"{key} {value}" for key, value in counts.values.items() if isinstance(value, int))
         log.info("round %d %s: %s (%.1f s)", round, step.name, shown or "done", time.monotonic() - clock)
+
+    def _frames(self, step: Step, versions: Mapping[str, int]) -> dict[str, DataFrame]:
+        if isinstance(step, TrainStep):  # reads what led to its set, whichever run that was of
+            return {}
+        return {table: self.history.published(table, version) for table, version in versions.items()}
 
     def context(self, round: int) -> RoundContext:
         """Where the run stands at the next step of a round."""
@@ -538,7 +542,14 @@ class Runner:
         )
         self._free_device()
         version = versions["training_examples"]
-        manifest, counts.busy_seconds = train(self.lakehouse, self.artifacts, self.trainers, order, version)
+
+        def keep() -> None:
+            tables = {table: self.lakehouse.read(table, at) for table, at in versions.items()}
+            keep_origins(self.lakehouse, tables, [checkpoint_id])
+
+        manifest, counts.busy_seconds = train(
+            self.lakehouse, self.artifacts, self.trainers, order, version, keep
+        )
         row = checkpoint_row(self.artifacts, order, manifest, version, source)
         self.lakehouse.append_rows("checkpoints", [row], once=digest(["checkpoint", checkpoint_id]))
         return self._written("checkpoints", {"checkpoint_id": checkpoint_id})

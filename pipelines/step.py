@@ -81,6 +81,7 @@ class Step:
         name: what schedulers, tables and people call it.
         reads: tables it reads.
         writes: the table it writes.
+        also_writes: tables that it writes besides, which nothing but audits read.
         section: the section of the paper (arXiv 2311.07689) that it implements, or what else it is for.
         gates: gates that its batch must pass before it counts as published.
         gpu: whether it needs the device.
@@ -89,12 +90,13 @@ class Step:
     name: str
     reads: tuple[str, ...]
     writes: str
+    also_writes: tuple[str, ...] = ()
     section: str
     gates: tuple[str, ...] = ()
     gpu: bool = False
 
     def __post_init__(self) -> None:
-        unknown = [table for table in (*self.reads, self.writes) if table not in BY_NAME]
+        unknown = [table for table in (*self.reads, self.writes, *self.also_writes) if table not in BY_NAME]
         if unknown:
             raise ValueError(
                 f"step {self.name} declares {', '.join(unknown)}, which schemas/tables.py does not have"

@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -156,9 +157,21 @@ class Order:
 
 
 def train(
-    lakehouse: Lakehouse, artifacts: Artifacts, trainers: "Trainers", order: Order, version: int
+    lakehouse: Lakehouse,
+    artifacts: Artifacts,
+    trainers: "Trainers",
+    order: Order,
+    version: int,
+    meanwhile: Callable[[], None],
 ) -> tuple[CheckpointManifest, float]:
     """Export the set, run a trainer, prove what it wrote and publish it.
+
+    Args:
+        lakehouse, artifacts: where the set is, and where what comes of it goes.
+        trainers: where the trainer comes from.
+        order: what is asked for.
+        version: of `training_examples`.
+        meanwhile: done while the trainer runs, and over when this returns.
 
     Returns:
         The checkpoint's manifest and the seconds the trainer ran.
@@ -178,13 +191,17 @@ def train(
         order.recipe["role"], order.recipe["round"], order.recipe["training_rows"],
     )  # fmt: skip
     started = time.monotonic()
-    if ended := trainers.run(job.kind, path):
+    with ThreadPoolExecutor(1, thread_name_prefix="meanwhile") as pool:
+        beside = pool.submit(meanwhile)
+        ended = trainers.run(job.kind, path)
+    if ended:
         words = _EXIT_WORDS.get(ended, f"it was ended by signal or code {ended}")
         raise TrainingFailed(
             f"training of {order.recipe['role']} {order.checkpoint_id[:12]} failed: {words}; "
             "its own words are above; run the same command again to go on from its last saved state"
         )
     seconds = time.monotonic() - started
+    beside.result()
     target = artifacts.checkpoint(order.checkpoint_id)
     artifacts.publish(output, target, CHECKPOINT_FILE)
     manifest = prove_checkpoint(target)

@@ -16,6 +16,7 @@ from pipelines.errors import IntegrityError
 from pipelines.generation import request_identity
 from pipelines.history import History
 from pipelines.lakehouse import Lakehouse
+from pipelines.origins import READS, origins_of
 from pipelines.plan import ALL
 from pipelines.step import GenerationStep
 from pipelines.training_jobs import REWARD_ROLES, prove_checkpoint
@@ -182,7 +183,7 @@ def _changes(
         names = "; ".join(", ".join(str(row[part]) for part in key) for row in changed)
         yield f"{table} was changed since version {version}: {names}"
     counted = item["counts"].get("rows")
-    if counted is not None and table != "checkpoints" and are != counted:
+    if counted is not None and not item["step"].startswith("train_") and are != counted:
         yield f"{table} has {are} rows, the step counted {counted}"
 
 
@@ -279,10 +280,11 @@ def _checkpoints(
     table = lakehouse.read("checkpoints").where(F.col("checkpoint_id").isin(sorted(wanted)))
     rows = {row["checkpoint_id"]: row for row in table.collect()}
     training = _training_rows(lakehouse, {name: json.loads(row["recipe"]) for name, row in rows.items()})
+    origins = _origins(lakehouse, sorted(rows))
     for checkpoint_id in sorted(wanted):
         row = rows.get(checkpoint_id)
         found = ["it is not registered"] if row is None else list(_checkpoint(artifacts, row))
-        yield checkpoint_id[:12], found + training.get(checkpoint_id, [])
+        yield checkpoint_id[:12], found + training.get(checkpoint_id, []) + origins.get(checkpoint_id, [])
 
 
 def _checkpoint(artifacts: Artifacts, row: Row) -> Iterator[str]:
@@ -312,6 +314,24 @@ def _checkpoint(artifacts: Artifacts, row: Row) -> Iterator[str]:
     for name, value in said.items():
         if row[name] != value:
             yield f"its table says {name} {row[name]}, its manifest says {value}"
+
+
+def _origins(lakehouse: Lakehouse, checkpoints: Sequence[str]) -> dict[str, list[str]]:
+    """What is wrong with the kept origins of each checkpoint: they must be what its training rows give."""
+    given = lakehouse.shape(
+        "checkpoint_origins", origins_of({table: lakehouse.read(table) for table in READS}, checkpoints)
+    ).drop("recorded_at")
+    kept = lakehouse.read("checkpoint_origins").where(F.col("checkpoint_id").isin(list(checkpoints)))
+    kept = kept.select(*given.columns)
+    sides = [side.withColumn("sign", F.lit(sign)) for side, sign in ((given, 1), (kept, -1))]
+    off = reduce(DataFrame.unionAll, sides).groupBy(*given.columns).agg(F.sum("sign").alias("off"))
+    wrong = off.where("off != 0").groupBy("checkpoint_id").agg(F.count("*").alias("rows"))
+    return {
+        row["checkpoint_id"]: [
+            f"{row['rows']} rows of checkpoint_origins are not what its training rows give"
+        ]
+        for row in wrong.collect()
+    }
 
 
 def _training_rows(lakehouse: Lakehouse, recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -488,6 +488,47 @@ CHECKPOINTS = Table(
     ),
 )
 
+CHECKPOINT_ORIGINS = Table(
+    "checkpoint_origins",
+    grain="what of one origin is in a checkpoint's training set; counted when it is trained",
+    owner="train_*",
+    key=(
+        "checkpoint_id",
+        "relation",
+        "ancestor_id",
+        "name",
+        "scorer_digest",
+        "source",
+        "source_table",
+        "datasets",
+    ),
+    columns=(
+        Column("checkpoint_id", "STRING", "the checkpoint"),
+        Column("relation", "STRING", "drawn_from, wrote_prompts, wrote_answers or selected_by"),
+        Column(
+            "ancestor_id",
+            "STRING",
+            "who wrote or selected: a checkpoint, the digest of a judge given finished, or the endpoint of a hosted target",
+            nullable=True,
+        ),
+        Column(
+            "name", "STRING", "adversary, target, a judge, or the model behind an endpoint", nullable=True
+        ),
+        Column("scorer_digest", "STRING", "the judge that selected", nullable=True),
+        Column("source", "STRING", "what kind of row was drawn", nullable=True),
+        Column("source_table", "STRING", "the table it was drawn from", nullable=True),
+        Column(
+            "datasets",
+            "STRING",
+            "the data sets that hold what was drawn, parted by commas; empty where models wrote it",
+            nullable=True,
+        ),
+        Column("training_rows", "BIGINT", "training rows behind it"),
+        _AT,
+    ),
+    checks={"relation_known": "relation IN ('drawn_from', 'wrote_prompts', 'wrote_answers', 'selected_by')"},
+)
+
 ROUND_METRICS = Table(
     "round_metrics",
     grain="a metric of a round, long form",
@@ -599,6 +640,7 @@ TABLES: tuple[Table, ...] = (
     SELECTIONS,
     TRAINING_EXAMPLES,
     CHECKPOINTS,
+    CHECKPOINT_ORIGINS,
     ROUND_METRICS,
     QUALITY_RESULTS,
     GATE_OVERRIDES,

@@ -13,6 +13,7 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from pipelines.lakehouse import Lakehouse
+from pipelines.origins import keep_missing_origins
 from pipelines.stats import wilson
 from pipelines.views import create_views
 
@@ -31,6 +32,7 @@ def history(spark: SparkSession, folder: Path) -> Lakehouse:
     lakehouse.ensure()
     for table, rows in _tables().items():
         lakehouse.append_rows(table, rows)
+    keep_missing_origins(lakehouse)
     create_views(lakehouse)
     for view in ("published_steps", "evaluations", "checkpoint_training_data", "checkpoint_inputs"):
         spark.table(lakehouse.name(view)).cache()  # others read them too, and nothing is written from here on

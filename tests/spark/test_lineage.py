@@ -1,5 +1,7 @@
 """Closures over the hand-written history: complete, free of unpublished work, and safe to show."""
 
+from collections import Counter
+
 import pytest
 from lineage_history import BASE, history
 from pyspark.sql import SparkSession
@@ -45,6 +47,39 @@ def test_closure_holds_every_ancestor_with_its_distance(lake: Lakehouse) -> None
     assert "target tgt-1 (1 back, wrote_answers)" in text
     assert "weights weights-tgt-1" in text
     assert "selected by safety d-safety: checkpoint rm-safety" in text
+
+
+def test_origins_are_what_the_single_rows_tell(lake: Lakehouse) -> None:
+    told: Counter[tuple[str | None, ...]] = Counter()
+    for row in lake.spark.table(lake.name("checkpoint_training_data")).collect():
+        mine = row["checkpoint_id"]
+        told[
+            mine,
+            "drawn_from",
+            None,
+            None,
+            None,
+            row["source"],
+            row["source_table"],
+            ", ".join(row["datasets"]),
+        ] += 1
+        none = (None, None, None)
+        behind = {("wrote_prompts", row["prompt_checkpoint_id"], "adversary", None, *none)} - {
+            ("wrote_prompts", None, "adversary", None, *none)
+        }
+        for verdict in row["selections"]:
+            behind.add(("wrote_answers", verdict["target_checkpoint_id"], "target", None, *none))
+            for by in verdict["judges"]:
+                ancestor = by["checkpoint_id"] or by["digest"]
+                behind.add(("selected_by", ancestor, by["judge"], by["digest"], *none))
+        told.update((mine, *item) for item in behind)
+    published = {
+        row["checkpoint_id"] for row in lake.spark.table(lake.name("published_checkpoints")).collect()
+    }
+    kept = lake.read("checkpoint_origins").drop("recorded_at").collect()
+    assert {
+        tuple(row)[:-1]: row["training_rows"] for row in kept if row["checkpoint_id"] in published
+    } == told
 
 
 def test_closure_takes_the_beginning_of_an_id(lake: Lakehouse) -> None:
