@@ -93,16 +93,16 @@ def _import(options: argparse.Namespace) -> None:
 def _sql(options: argparse.Namespace) -> None:
     from jobs.show import show_frame
 
-    with open_place(options, views=True) as place:
+    with open_place(options, everything=True) as place:
         show_frame(place.lakehouse.spark.sql(options.query), options.format, sys.stdout)
 
 
 def _lineage(options: argparse.Namespace) -> None:
-    from pipelines.lineage import closure, source_closure
+    from pipelines.lineage import VIEWS, closure, source_closure
 
     if bool(options.checkpoint) == bool(options.source):
         raise ConfigError("name either a checkpoint or a --source")
-    with open_place(options, views=True) as place:
+    with open_place(options, views=VIEWS["closure" if options.checkpoint else "source_closure"]) as place:
         if options.checkpoint:
             print(closure(place.lakehouse, options.checkpoint).render())
         else:
@@ -125,16 +125,19 @@ def _summary(options: argparse.Namespace) -> None:
 
 def _effect(options: argparse.Namespace) -> None:
     from jobs.effect import print_effect
+    from pipelines.effect import VIEWS
 
-    with open_place(options, views=True) as place:
+    with open_place(options, views=VIEWS) as place:
         print_effect(place, options)
 
 
 def _verify(options: argparse.Namespace) -> None:
     from pipelines.errors import IntegrityError
     from pipelines.verify import verify_run
+    from schemas.tables import BY_NAME
 
     with open_place(options) as place:
+        place.lakehouse.ready(*BY_NAME)
         findings = verify_run(place.lakehouse, place.artifacts, options.run_id)
     for line in findings.checked:
         print(line)

@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from pipelines.errors import ConfigError
 from pipelines.lakehouse import Lakehouse
 from pipelines.session import open_session
 from pipelines.views import create_views
+from schemas.tables import TABLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +36,20 @@ class Place:
 
 
 @contextmanager
-def open_place(options: argparse.Namespace, *, create: bool = False, views: bool = False) -> Iterator[Place]:
+def open_place(
+    options: argparse.Namespace,
+    *,
+    create: bool = False,
+    everything: bool = False,
+    views: Collection[str] = (),
+) -> Iterator[Place]:
     """Open the tables that the options name; ends the Spark session if it was made here.
 
     Args:
         options: with `lakehouse`, `schema` and `artifacts`.
-        create: whether a folder that is not there is made.
-        views: whether the views are asked. A platform keeps them from the first `run` or `begin` on; the local
+        create: whether a folder that is not there is made, and every table.
+        everything: whether any table and view may be asked for; otherwise tables are made ready when they are touched.
+        views: names of those that are asked for. A platform keeps them from the first `run` or `begin` on; the local
             catalog forgets them with the process, and making them takes seconds.
 
     Raises:
@@ -66,8 +74,8 @@ def open_place(options: argparse.Namespace, *, create: bool = False, views: bool
             artifacts = Artifacts(options.artifacts or folder / "artifacts")
         else:
             lakehouse, artifacts = Lakehouse(spark, options.schema), Artifacts(options.artifacts)
-        lakehouse.ensure()
-        if views or (create and folder is None):
-            create_views(lakehouse)
+        lakehouse.ensure(TABLES if create or everything else ())
+        if views or everything or (create and folder is None):
+            create_views(lakehouse, views)
         spark.sql(f"USE {lakehouse.schema}")
         yield Place(lakehouse, artifacts, folder)

@@ -46,6 +46,7 @@ def show_status(lakehouse: Lakehouse, run_id: str | None) -> None:
         if run_id and run_id.replace("-", "").replace("_", "").isalnum()
         else ""
     )
+    lakehouse.ready("runs", "steps")
     query = f"""
         SELECT r.run_id, coalesce(r.lease_holder, '') AS driven_by, s.round, s.step, s.state, s.ended_at,
                coalesce(s.error, '') AS error

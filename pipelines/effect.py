@@ -20,6 +20,7 @@ from pipelines.errors import ConfigError
 from pipelines.lakehouse import Lakehouse
 from pipelines.stats import wilson
 
+VIEWS = ("evaluations", "published_steps")  # what is asked besides tables
 _DRAWS = 4000
 Floats = NDArray[np.float64]
 

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -75,6 +76,8 @@ class Lakehouse:
         self.spark = spark
         self.schema = schema
         self.folder = folder
+        self._ready: set[str] = set()
+        self._making_ready = threading.Lock()
 
     def name(self, table: str) -> str:
         """The full, quoted name of a table or view."""
@@ -89,9 +92,24 @@ class Lakehouse:
         where = f" LOCATION {quote(str(self.folder))}" if self.folder else ""
         self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self.name('').rpartition('.')[0]}{where}")
         # Each table is a handful of short driver-side jobs that mostly wait for one another.
+        wanted = list(tables)
         with ThreadPoolExecutor(max_workers=4, thread_name_prefix="ensure") as pool:
-            for made in [pool.submit(self._ensure_table, table) for table in tables]:
+            for made in [pool.submit(self._ensure_table, table) for table in wanted]:
                 made.result()
+        self._ready |= {table.name for table in wanted}
+
+    def ready(self, *tables: str) -> None:
+        """`ensure` tables by name that this object was not yet asked for; several at a time take less than one by one.
+
+        What reads or writes a table asks for it, so a command pays for the tables that it touches.
+
+        Raises:
+            SchemaError: as `ensure`.
+        """
+        if self._ready.issuperset(tables):
+            return
+        with self._making_ready:
+            self.ensure([BY_NAME[name] for name in dict.fromkeys(tables) if name not in self._ready])
 
     def _location(self, table: str) -> str:
         return f" LOCATION {quote(str(self.folder / table))}" if self.folder else ""
@@ -179,6 +197,7 @@ class Lakehouse:
 
     def read(self, table: str, version: int | None = None) -> DataFrame:
         """A table, at a version or as it is now, with the columns that `schemas/` promises."""
+        self.ready(table)
         names = [f"`{name}`" for name in BY_NAME[table].names]
         suffix = "" if version is None else f" VERSION AS OF {int(version)}"
         return self.spark.sql(f"SELECT {', '.join(names)} FROM {self.name(table)}{suffix}")
@@ -225,6 +244,7 @@ class Lakehouse:
             once: an id of this very commit; a second commit under the same id is skipped by Delta, so that a retry
                 can't write rows twice.
         """
+        self.ready(table)
         writer = self.shape(table, frame).write.format("delta").mode("append")
         if once is not None:
             writer = writer.option("txnAppId", once).option("txnVersion", 1)
@@ -243,6 +263,7 @@ class Lakehouse:
             frame: rows, all within the scope.
             scope: column to value.
         """
+        self.ready(table)
         condition = " AND ".join(
             f"`{name}` = {value if isinstance(value, int) else quote(value)}" for name, value in scope.items()
         )

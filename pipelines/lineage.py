@@ -21,6 +21,11 @@ _IMPORTED = {
     "evaluation_prompts": "text",
 }
 _KEYS = {"preferences": "example_sha256"}
+# What each question asks besides tables.
+VIEWS = {
+    "closure": ("published_checkpoints", "published_steps", "checkpoint_inputs"),
+    "source_closure": ("checkpoint_inputs", "checkpoint_training_data"),
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,6 +176,7 @@ class Runner:
             log.info("round %d %s: published already", round, step.name)
             return
         self._check_lease()
+        self.lakehouse.ready("checkpoints", "scorers", *step.reads, step.writes, *step.also_writes)
         self._check_predecessors(step, round)
         attempt = self.history.next_attempt(round, step.name)
         versions = {table: self.lakehouse.version(table) for table in step.reads}

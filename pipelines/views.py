@@ -12,6 +12,7 @@ from pathlib import Path
 from pipelines.bundled import bundled
 from pipelines.errors import ConfigError
 from pipelines.lakehouse import Lakehouse, quote
+from schemas.tables import BY_NAME
 
 log = logging.getLogger(__name__)
 
@@ -97,9 +98,10 @@ def view_files(folder: Path | None = None) -> tuple[ViewFile, ...]:
 
 
 def create_views(lakehouse: Lakehouse, only: Collection[str] = ()) -> None:
-    """Create the views in the lakehouse's schema, or replace them; the tables must be there.
+    """Create the views in the lakehouse's schema, or replace them.
 
-    Only definitions are written, so it may be done at every start; locally it has to be: the catalog forgets.
+    Only definitions are written, so it may be done at every start; locally it has to be: the catalog forgets. The
+    tables they read are made ready.
 
     Args:
         lakehouse: the tables.
@@ -120,6 +122,7 @@ def create_views(lakehouse: Lakehouse, only: Collection[str] = ()) -> None:
         if file.name in wanted:
             wanted |= file.reads
     made = [file for file in files if file.name in wanted]
+    lakehouse.ready(*sorted({table for file in made for table in file.reads & BY_NAME.keys()}))
     for file in made:
         lakehouse.spark.sql(file.statement(lakehouse))
     log.info("%d views created in %.1f s", len(made), time.monotonic() - started)
