@@ -98,11 +98,11 @@ def _sql(options: argparse.Namespace) -> None:
 
 
 def _lineage(options: argparse.Namespace) -> None:
-    from pipelines.lineage import VIEWS, closure, source_closure
+    from pipelines.lineage import CLOSURE_VIEWS, SOURCE_VIEWS, closure, source_closure
 
     if bool(options.checkpoint) == bool(options.source):
         raise ConfigError("name either a checkpoint or a --source")
-    with open_place(options, views=VIEWS["closure" if options.checkpoint else "source_closure"]) as place:
+    with open_place(options, views=CLOSURE_VIEWS if options.checkpoint else SOURCE_VIEWS) as place:
         if options.checkpoint:
             print(closure(place.lakehouse, options.checkpoint).render())
         else:
@@ -137,7 +137,7 @@ def _verify(options: argparse.Namespace) -> None:
     from schemas.tables import BY_NAME
 
     with open_place(options) as place:
-        place.lakehouse.ready(*BY_NAME)
+        place.lakehouse.ready(*BY_NAME)  # it reads most: several at a time
         findings = verify_run(place.lakehouse, place.artifacts, options.run_id)
     for line in findings.checked:
         print(line)

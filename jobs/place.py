@@ -76,6 +76,6 @@ def open_place(
             lakehouse, artifacts = Lakehouse(spark, options.schema), Artifacts(options.artifacts)
         lakehouse.ensure(TABLES if create or everything else ())
         if views or everything or (create and folder is None):
-            create_views(lakehouse, views)
+            create_views(lakehouse, () if everything else views)
         spark.sql(f"USE {lakehouse.schema}")
         yield Place(lakehouse, artifacts, folder)

@@ -316,7 +316,7 @@ class AdversaryConfig(TrainingConfig):
 
     Attributes:
         warm_pairs: pairs that its warm-up is made of.
-        min_attacks: successful attacks that a round must yield for it to be trained; with fewer, which is what a target
+        min_attacks: attacks of a round that must have succeeded for it to be trained; with fewer, which is what a target
             that got safe leaves, it stays as it is and the round goes on. 0 leaves that to the gate.
     """
 

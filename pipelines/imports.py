@@ -372,6 +372,7 @@ def _commit(lakehouse: Lakehouse, table: str, dataset: str, rows: Sequence[Row],
         frame, mode = _suites(lakehouse, dataset, rows), "overwrite"
     else:
         frame, mode = lakehouse.frame(table, rows), "append"
+    lakehouse.ready(table)
     writer = lakehouse.shape(table, frame.coalesce(1)).write.format("delta").mode(mode)
     if mode == "overwrite":
         writer = writer.option("replaceWhere", f"`dataset` = {quote(dataset)}")

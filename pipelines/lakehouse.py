@@ -76,6 +76,7 @@ class Lakehouse:
         self.spark = spark
         self.schema = schema
         self.folder = folder
+        self._schema_made = False
         self._ready: set[str] = set()
         self._making_ready = threading.Lock()
 
@@ -89,8 +90,10 @@ class Lakehouse:
         Raises:
             SchemaError: a table lacks or alters a column of ours, or is newer than this code.
         """
-        where = f" LOCATION {quote(str(self.folder))}" if self.folder else ""
-        self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self.name('').rpartition('.')[0]}{where}")
+        if not self._schema_made:
+            where = f" LOCATION {quote(str(self.folder))}" if self.folder else ""
+            self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self.name('').rpartition('.')[0]}{where}")
+            self._schema_made = True
         # Each table is a handful of short driver-side jobs that mostly wait for one another.
         wanted = list(tables)
         with ThreadPoolExecutor(max_workers=4, thread_name_prefix="ensure") as pool:
@@ -188,6 +191,7 @@ class Lakehouse:
 
     def version(self, table: str) -> int:
         """The newest version of a table."""
+        self.ready(table)
         if self.folder is not None:
             # Delta's protocol: a commit is a file `<version, 20 digits>.json`. Looking takes no query.
             commits = (self.folder / table / "_delta_log").glob("[0-9]*.json")
@@ -248,7 +252,13 @@ class Lakehouse:
         writer = self.shape(table, frame).write.format("delta").mode("append")
         if once is not None:
             writer = writer.option("txnAppId", once).option("txnVersion", 1)
-        writer.saveAsTable(self.name(table))
+        try:
+            writer.saveAsTable(self.name(table))
+        except Exception as error:
+            # Delta raises it for the loser of two commits under one id that were made at the same time.
+            if once is None or "ConcurrentTransaction" not in f"{type(error).__name__} {error}"[:2000]:
+                raise
+            log.info("table %s: another process has made commit %s", table, once[:12])
 
     def append_rows(self, table: str, rows: Sequence[Mapping[str, Any]], *, once: str | None = None) -> None:
         """Append rows held by the driver in one commit; no rows, no commit."""

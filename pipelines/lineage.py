@@ -22,10 +22,8 @@ _IMPORTED = {
 }
 _KEYS = {"preferences": "example_sha256"}
 # What each question asks besides tables.
-VIEWS = {
-    "closure": ("published_checkpoints", "published_steps", "checkpoint_inputs"),
-    "source_closure": ("checkpoint_inputs", "checkpoint_training_data"),
-}
+CLOSURE_VIEWS = ("published_checkpoints", "published_steps", "checkpoint_inputs")
+SOURCE_VIEWS = ("checkpoint_inputs", "checkpoint_training_data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +206,7 @@ def closure(lakehouse: Lakehouse, checkpoint_id: str) -> Closure:
     """
     known = {row["checkpoint_id"]: row for row in _view(lakehouse, "published_checkpoints").collect()}
     start = _find(checkpoint_id, known)
-    inputs = _view(lakehouse, "checkpoint_inputs").collect()
+    inputs = _inputs(lakehouse)
     distances = _reach(start, _graph(inputs))
     reached = [row for row in inputs if row["checkpoint_id"] in distances]
     versions = _versions(lakehouse)
@@ -262,7 +260,7 @@ def source_closure(lakehouse: Lakehouse, source: str) -> SourceClosure:
     one = None if by_name else in_set.select("text").head()
     uses = _uses(lakehouse, source, in_set, by_name)
     trained = {use.checkpoint_id for use in uses}
-    graph = _graph(_view(lakehouse, "checkpoint_inputs").collect())
+    graph = _graph(_inputs(lakehouse))
     further = {name: tuple(sorted(trained & _reach(name, graph).keys())) for name in graph.keys() - trained}
     return SourceClosure(
         source=source,
@@ -275,6 +273,16 @@ def source_closure(lakehouse: Lakehouse, source: str) -> SourceClosure:
 
 def _view(lakehouse: Lakehouse, name: str) -> DataFrame:
     return lakehouse.spark.table(lakehouse.name(name))
+
+
+def _inputs(lakehouse: Lakehouse) -> list[Row]:
+    inputs = _view(lakehouse, "checkpoint_inputs").collect()
+    if unknown := sorted(row["checkpoint_id"] for row in inputs if row["relation"] == "unknown"):
+        raise DataError(
+            f"checkpoint {unknown[0]} was registered before its origins were kept: "
+            "`mart run` of any run, or `mart step begin`, fills them in"
+        )
+    return inputs
 
 
 def _nearest(wanted: str, names: Iterable[str], what: str) -> str:
@@ -342,11 +350,6 @@ def _versions(lakehouse: Lakehouse) -> dict[str, dict[str, int]]:
 def _trained_on(lakehouse: Lakehouse, ids: list[str]) -> tuple[tuple[DataSet, ...], tuple[Selector, ...]]:
     """What the training sets of some checkpoints were made of, and who selected."""
     origins = lakehouse.read("checkpoint_origins").where(F.col("checkpoint_id").isin(ids)).collect()
-    if lacking := sorted(set(ids) - {row["checkpoint_id"] for row in origins}):
-        raise DataError(
-            f"checkpoint {lacking[0]} was registered before its origins were kept: "
-            "`mart run` of any run, or `mart step begin`, fills them in"
-        )
     data_sets = [
         DataSet(
             row["checkpoint_id"], row["source"], row["source_table"], row["datasets"], row["training_rows"]

@@ -1,6 +1,6 @@
 """What a checkpoint's training set was made of, counted once: who asks later reads a few rows and not the whole history.
 
-The view `checkpoint_training_data` tells the same of every single row.
+The view `checkpoint_training_data` tells the same of every single row, but for data sets imported since that hold its text, too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,6 +11,7 @@ from pyspark.sql import functions as F
 from pipelines.lakehouse import Lakehouse
 from pipelines.steps.common import union
 from schemas.digests import digest
+from schemas.tables import BY_NAME
 
 READS = (
     "training_examples",
@@ -24,16 +25,7 @@ READS = (
     "scorers",
     "runs",
 )
-_IDENTITY = (
-    "checkpoint_id",
-    "relation",
-    "ancestor_id",
-    "name",
-    "scorer_digest",
-    "source",
-    "source_table",
-    "datasets",
-)
+_KEY = BY_NAME["checkpoint_origins"].key
 
 
 def origins_of(tables: Mapping[str, DataFrame], checkpoints: Sequence[str]) -> DataFrame:
@@ -86,37 +78,22 @@ def keep_origins(
 
 def keep_missing_origins(lakehouse: Lakehouse) -> None:
     """Fill in what registered checkpoints lack: those of a lakehouse that is older than the table."""
+    # In this order: what another process registers meanwhile has its origins before.
+    registered = {
+        row["checkpoint_id"] for row in lakehouse.read("checkpoints").select("checkpoint_id").collect()
+    }
     at = lakehouse.version("checkpoint_origins")
-    kept = lakehouse.read("checkpoint_origins", at).select("checkpoint_id")
-    missing = lakehouse.read("checkpoints").join(kept, on="checkpoint_id", how="left_anti")
-    ids = sorted(row["checkpoint_id"] for row in missing.select("checkpoint_id").collect())
-    if ids:
+    kept = lakehouse.read("checkpoint_origins", at).select("checkpoint_id").distinct().collect()
+    if ids := sorted(registered - {row["checkpoint_id"] for row in kept}):
         keep_origins(lakehouse, {table: lakehouse.read(table) for table in READS}, ids, at)
 
 
-def _row(
-    relation: str,
-    *,
-    ancestor_id: Column | None = None,
-    name: Column | None = None,
-    scorer_digest: Column | None = None,
-    source: Column | None = None,
-    source_table: Column | None = None,
-    datasets: Column | None = None,
-) -> list[Column]:
-    """The columns that a count is grouped by."""
-    values = (
-        F.col("checkpoint_id"), F.lit(relation), ancestor_id, name, scorer_digest, source, source_table, datasets,
-    )  # fmt: skip
-    return [
-        (F.lit(None).cast("string") if value is None else value).alias(column)
-        for column, value in zip(_IDENTITY, values, strict=True)
-    ]
-
-
-def _counted(frame: DataFrame, identity: Sequence[Column]) -> DataFrame:
+def _counted(frame: DataFrame, relation: str, **identity: Column) -> DataFrame:
+    """Training rows by what identifies an origin; what is not given is null."""
+    given = {"checkpoint_id": F.col("checkpoint_id"), "relation": F.lit(relation), **identity}
+    columns = [given.get(name, F.lit(None).cast("string")).alias(name) for name in _KEY]
     rows = F.countDistinct("position").alias("training_rows")
-    return frame.select("position", *identity).groupBy(*_IDENTITY).agg(rows)
+    return frame.select("position", *columns).groupBy(*_KEY).agg(rows)
 
 
 def _data_sets(tables: Mapping[str, DataFrame], examples: DataFrame) -> DataFrame:
@@ -140,13 +117,13 @@ def _data_sets(tables: Mapping[str, DataFrame], examples: DataFrame) -> DataFram
     written = examples.where(~F.col("source_table").isin(list(meant))).select(
         "checkpoint_id", "position", "source", "source_table", F.lit("").alias("datasets")
     )
-    identity = _row(
+    return _counted(
+        union([*found, written]),
         "drawn_from",
         source=F.col("source"),
         source_table=F.col("source_table"),
         datasets=F.col("datasets"),
     )
-    return _counted(union([*found, written]), identity)
 
 
 def _prompts(tables: Mapping[str, DataFrame], examples: DataFrame) -> DataFrame:
@@ -159,7 +136,7 @@ def _prompts(tables: Mapping[str, DataFrame], examples: DataFrame) -> DataFrame:
         .join(writers, on="prompt_id", how="inner")
         .where(F.col("writer").isNotNull())
     )
-    return _counted(written, _row("wrote_prompts", ancestor_id=F.col("writer"), name=F.lit("adversary")))
+    return _counted(written, "wrote_prompts", ancestor_id=F.col("writer"), name=F.lit("adversary"))
 
 
 def _let_in(tables: Mapping[str, DataFrame], examples: DataFrame) -> DataFrame:
@@ -200,7 +177,7 @@ def _answers(tables: Mapping[str, DataFrame], let_in: DataFrame) -> DataFrame:
         .where(F.col("ancestor").isNotNull())
     )
     name = F.when(F.col("target").isNull(), F.col("model")).otherwise(F.lit("target"))
-    return _counted(written, _row("wrote_answers", ancestor_id=F.col("ancestor"), name=name))
+    return _counted(written, "wrote_answers", ancestor_id=F.col("ancestor"), name=name)
 
 
 def _judges(tables: Mapping[str, DataFrame], let_in: DataFrame) -> DataFrame:
@@ -219,10 +196,10 @@ def _judges(tables: Mapping[str, DataFrame], let_in: DataFrame) -> DataFrame:
         .join(F.broadcast(known), on=["run_id", "scorer_digest", "scorer"], how="inner")
         .drop("run_id")
     )
-    identity = _row(
+    return _counted(
+        let_in.join(judged, on="response_id", how="inner"),
         "selected_by",
         ancestor_id=F.coalesce("judge", "scorer_digest"),
         name=F.col("scorer"),
         scorer_digest=F.col("scorer_digest"),
     )
-    return _counted(let_in.join(judged, on="response_id", how="inner"), identity)

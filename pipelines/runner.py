@@ -40,11 +40,13 @@ from pipelines.step import (
     TrainStep,
 )
 from pipelines.training_jobs import (
+    REWARD_ROLES,
     WARM_RUN,
     Order,
     Trainers,
     base_source,
     checkpoint_row,
+    mark_fitting,
     number_examples,
     prove_checkpoint,
     recipe_of,
@@ -176,6 +178,7 @@ class Runner:
             log.info("round %d %s: published already", round, step.name)
             return
         self._check_lease()
+        # Several at a time; `context` reads the first two.
         self.lakehouse.ready("checkpoints", "scorers", *step.reads, step.writes, *step.also_writes)
         self._check_predecessors(step, round)
         attempt = self.history.next_attempt(round, step.name)
@@ -481,14 +484,15 @@ class Runner:
 
     def _curate(self, step: CurateStep, inputs: Inputs, counts: Counts) -> DataFrame | None:
         context = inputs.context
+        if reason := step.reason_to_sit_out(inputs):
+            log.warning("round %d %s: %s", context.round, step.name, reason)
+            counts.values |= {"rows": 0, "role": step.role, "sat_out": reason}
+            return None
         run_id = WARM_RUN if step.warm else self.run_id
         if not self.single_step:
             self.trainers.start()
-        numbered = number_examples(step.build(inputs), step.role)
-        if reason := step.sits_out(inputs, numbered):
-            self._sit_out(step.role, reason, counts)
-            return None
         base = local_model(base_source(self.config, step.role))
+        numbered, too_long = number_examples(self._fitting(step, inputs, base.path), step.role)
         root, rows = training_root(numbered)
         parent_role = self._parent_role(step)
         parent = context.checkpoints[parent_role] if parent_role else None
@@ -505,11 +509,20 @@ class Runner:
         if self._written("training_examples", scope).count() != rows:
             self.lakehouse.replace("training_examples", shaped, scope)
         counts.values |= {"rows": rows, "role": step.role, "checkpoint_id": checkpoint_id, "recipe": recipe}
+        if left_out := too_long.count():
+            counts.values["too_long"] = left_out
+            log.warning(
+                "round %d %s: %d rows are left out, whose prompts fill max_length (%d tokens)",
+                context.round, step.name, left_out, recipe["settings"]["max_length"],
+            )  # fmt: skip
         return self._written("training_examples", scope)
 
-    def _sit_out(self, role: str, reason: str, counts: Counts) -> None:
-        log.warning("%s", reason)
-        counts.values |= {"rows": 0, "role": role, "sat_out": reason}
+    def _fitting(self, step: CurateStep, inputs: Inputs, base: str) -> DataFrame:
+        rows = step.build(inputs)
+        if step.role in REWARD_ROLES:  # whose trainer keeps the head of what is too long
+            return rows.withColumn("fits", F.lit(True))
+        settings = settings_for(self.config, step.role, inputs.context.round)
+        return mark_fitting(rows, base, settings.max_length)
 
     def _parent_role(self, step: CurateStep) -> str | None:
         """The role whose checkpoint in force the step's training goes on from."""
@@ -521,8 +534,8 @@ class Runner:
         self, step: TrainStep, inputs: Inputs, versions: Mapping[str, int], counts: Counts
     ) -> DataFrame | None:
         curated = self.history.counts(inputs.context.round, step.curated_by)
-        if reason := curated.get("sat_out"):
-            self._sit_out(step.role, reason, counts)
+        if "sat_out" in curated:
+            counts.values |= {"rows": 0, "role": step.role, "sat_out": curated["sat_out"]}
             return None
         recipe = curated["recipe"]
         checkpoint_id = digest(recipe)

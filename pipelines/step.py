@@ -125,13 +125,13 @@ class CurateStep(Step):
         build: gives the rows: input, output, weight, label, rejected, split, source, source_table, source_ids and
             `order`, by which they are sorted; the runner adds positions, digests and the checkpoint's id.
         warm: whether the checkpoint belongs to no run: the same content is trained once for all runs.
-        sits_out: says of what `build` gave why the role is not trained on it and stays as it is; None where it is trained.
+        reason_to_sit_out: says why the role is not trained in this round and stays as it is; None where it is trained.
     """
 
     role: Role
     build: Callable[[Inputs], DataFrame]
     warm: bool = False
-    sits_out: Callable[[Inputs, DataFrame], str | None] = lambda inputs, rows: None
+    reason_to_sit_out: Callable[[Inputs], str | None] = lambda inputs: None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,12 +17,13 @@ import pandas as pd
 from pydantic import ValidationError
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
+from pyspark.sql.pandas.functions import pandas_udf
 
 from pipelines.artifacts import Artifacts
 from pipelines.config import RunConfig
 from pipelines.errors import IntegrityError, TrainingFailed
 from pipelines.lakehouse import Lakehouse
-from pipelines.models import LocalModel, cache_folder
+from pipelines.models import LocalModel, cache_folder, tokenizer_for
 from schemas.digests import canonical_json, digest, root_digest, seed_from
 from schemas.manifests import (
     CHECKPOINT_FILE,
@@ -38,9 +39,11 @@ from schemas.manifests import (
     SnapshotManifest,
     SnapshotRef,
     TrainingJob,
+    parse_messages,
     reward_example_sha256,
     sft_example_sha256,
 )
+from schemas.rendering import render
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +72,28 @@ def base_source(config: RunConfig, role: str) -> str:
     return config.reward_models[REWARD_ROLES[role]].base if role in REWARD_ROLES else config.model  # type: ignore[index]
 
 
-def number_examples(frame: DataFrame, role: str) -> DataFrame:
-    """Curated rows with their position and digest; the same rows give the same numbers, whatever their partitions."""
+def mark_fitting(frame: DataFrame, base: str, max_length: int) -> DataFrame:
+    """Curated rows with `fits`: whether the rendered prompt leaves a completion any of a trainer's `max_length` tokens.
+
+    Args:
+        frame: rows with `input`.
+        base: directory of the model whose tokenizer renders.
+        max_length: tokens of prompt and completion.
+    """
+
+    def fits(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
+        tokenizer = tokenizer_for(base)
+        for batch in batches:
+            yield batch.map(lambda text: len(render(tokenizer, parse_messages(text))) < max_length)
+
+    return frame.withColumn("fits", pandas_udf(fits, "boolean")("input"))  # type: ignore[call-overload]
+
+
+def number_examples(frame: DataFrame, role: str) -> tuple[DataFrame, DataFrame]:
+    """Curated rows that fit, with their position and digest, and those that don't.
+
+    The same rows give the same numbers, whatever their partitions.
+    """
     schema = "position long, example_sha256 string"
     reward = role in REWARD_ROLES
 
@@ -87,12 +110,15 @@ def number_examples(frame: DataFrame, role: str) -> DataFrame:
                 rows.append((row.position, value))
             yield pd.DataFrame(rows, columns=["position", "example_sha256"])
 
-    turn = Window.partitionBy(F.lit(0)).orderBy("order", "input", "output")
+    turn = Window.partitionBy("fits").orderBy("order", "input", "output")
     numbered = (
         frame.withColumn("position", (F.row_number().over(turn) - 1).cast("long")).drop("order").persist()
     )
-    content = numbered.select("position", "input", "output", "weight", "label", "rejected", "split")
-    return numbered.join(content.mapInPandas(digests, schema), on="position", how="inner")
+    fitting = numbered.where("fits").drop("fits")
+    content = fitting.select("position", "input", "output", "weight", "label", "rejected", "split")
+    return fitting.join(content.mapInPandas(digests, schema), on="position", how="inner"), numbered.where(
+        "NOT fits"
+    )
 
 
 def training_root(numbered: DataFrame) -> tuple[str, int]:
@@ -171,7 +197,7 @@ def train(
         trainers: where the trainer comes from.
         order: what is asked for.
         version: of `training_examples`.
-        meanwhile: done while the trainer runs, and over when this returns.
+        meanwhile: done while the trainer runs, and over when this returns; may be done twice.
 
     Returns:
         The checkpoint's manifest and the seconds the trainer ran.
@@ -194,14 +220,13 @@ def train(
     with ThreadPoolExecutor(1, thread_name_prefix="meanwhile") as pool:
         beside = pool.submit(meanwhile)
         ended = trainers.run(job.kind, path)
+        seconds = time.monotonic() - started
     if ended:
         words = _EXIT_WORDS.get(ended, f"it was ended by signal or code {ended}")
         raise TrainingFailed(
             f"training of {order.recipe['role']} {order.checkpoint_id[:12]} failed: {words}; "
             "its own words are above; run the same command again to go on from its last saved state"
         )
-    seconds = time.monotonic() - started
-    beside.result()
     target = artifacts.checkpoint(order.checkpoint_id)
     artifacts.publish(output, target, CHECKPOINT_FILE)
     manifest = prove_checkpoint(target)
@@ -213,6 +238,9 @@ def train(
             f"{target} holds another checkpoint than {order.checkpoint_id}: delete it and run again"
         )
     shutil.rmtree(work, ignore_errors=True)
+    if (error := beside.exception()) is not None:  # once more, now that the weights are safe
+        log.warning("what was done beside the training failed, and is done again", exc_info=error)
+        meanwhile()
     return manifest, seconds
 
 

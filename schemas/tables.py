@@ -491,7 +491,7 @@ CHECKPOINTS = Table(
 CHECKPOINT_ORIGINS = Table(
     "checkpoint_origins",
     grain="what of one origin is in a checkpoint's training set; counted when it is trained",
-    owner="train_*",
+    owner="train_*; begin for what an older version left out",
     key=(
         "checkpoint_id",
         "relation",
@@ -520,7 +520,7 @@ CHECKPOINT_ORIGINS = Table(
         Column(
             "datasets",
             "STRING",
-            "the data sets that hold what was drawn, parted by commas; empty where models wrote it",
+            "the data sets that then held what was drawn, parted by commas; empty where models wrote it",
             nullable=True,
         ),
         Column("training_rows", "BIGINT", "training rows behind it"),

@@ -2,7 +2,8 @@
 --
 -- checkpoint_id: the checkpoint
 -- ancestor_id: as in checkpoint_inputs: a checkpoint, the digest of a base's tensors, a judge's digest, or an endpoint
--- relation: parent, base, wrote_prompts, wrote_answers or selected_by: what it was to a checkpoint on the way
+-- relation: parent, base, wrote_prompts, wrote_answers or selected_by: what it was to a checkpoint on the way; or unknown, as in
+--   checkpoint_inputs
 -- name: what the ancestor is: a role, a judge, the model source of a base, or the model behind an endpoint
 -- distance: least number of steps back; 1 is a checkpoint's own input
 WITH inputs AS (

@@ -64,10 +64,12 @@ def build_adversary(inputs: Inputs) -> DataFrame:
     return distinct([pairs, *_instructions(inputs, rows, "adversary_instructions")])
 
 
-def too_few_attacks(inputs: Inputs, rows: DataFrame) -> str | None:
-    """Why the adversary is not trained on a round's curated set; None where it is."""
+def too_few_attacks(inputs: Inputs) -> str | None:
+    """Why the adversary is not trained in a round; None where it is."""
     least = inputs.context.config.adversary.min_attacks
-    won = rows.where("source = 'attack'").count() if least else 0
+    if not least:
+        return None
+    won = inputs.this_round("selections").where("verdict = 'attack'").select("prompt_id").distinct().count()
     if won >= least:
         return None
     return (
@@ -246,7 +248,7 @@ CURATE_ADVERSARY = replace(
         "§2.1: (example, successful offspring) pairs",
         warm=False,
     ),
-    sits_out=too_few_attacks,
+    reason_to_sit_out=too_few_attacks,
 )
 CURATE_TARGET = _curate(
     "curate_target",

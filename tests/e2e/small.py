@@ -13,7 +13,6 @@ import pytest
 
 from jobs.flags import config_path
 from pipelines.config import RunConfig, load_config
-from tests import tiny
 
 ROOT = Path(__file__).parents[2]
 # Nothing here is about quality.
@@ -81,6 +80,8 @@ SMALLEST = {
 
 def tiny_models(folder: Path) -> dict[str, Any]:
     """Settings that name tiny random models, made in a folder: both roles' base, and a finished judge."""
+    from tests import tiny  # torch and transformers, which few need
+
     judge = str(tiny.bert(folder / "judge", classifier=True))
     return {
         "model": str(tiny.llama(folder / "llama", positions=512)),

@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 
+from pipelines.lakehouse import Lakehouse
+from pipelines.origins import keep_missing_origins
+
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
 
 
@@ -116,7 +119,24 @@ def test_lineage_names_the_data_of_the_last_target(finished: Any, look: Any, tol
     assert "safety" in text and "sandbox_labels" in text
 
 
-def test_one_changed_byte_of_weights_and_one_changed_training_row_are_found(
+def test_lineage_refuses_a_checkpoint_whose_origins_are_not_kept_until_a_run_begins(
+    finished: Any, look: Any, told: Any, spark: Any
+) -> None:
+    row, table = _last_target(finished, look), f"delta.`{finished.folder / 'tables' / 'checkpoint_origins'}`"
+    before = told(finished, "lineage", row["checkpoint_id"])
+    version = spark.sql(f"DESCRIBE HISTORY {table}").head()["version"]
+    spark.sql(f"DELETE FROM {table}")
+    try:
+        refused = told(finished, "lineage", row["checkpoint_id"], code=2)
+        keep_missing_origins(Lakehouse(spark, "mart", finished.folder / "tables"))
+        after = told(finished, "lineage", row["checkpoint_id"])
+    finally:
+        spark.sql(f"RESTORE TABLE {table} TO VERSION AS OF {version}")
+    assert "was registered before its origins were kept" in refused
+    assert after == before
+
+
+def test_one_changed_byte_of_weights_one_changed_training_row_and_lost_origins_are_found(
     finished: Any, look: Any, told: Any, spark: Any
 ) -> None:
     path = finished.folder / "artifacts" / _last_target(finished, look)["path"] / "adapter_model.safetensors"
@@ -125,11 +145,16 @@ def test_one_changed_byte_of_weights_and_one_changed_training_row_are_found(
     row = "role = 'target' AND round = 1 AND position = 0"
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     spark.sql(f"UPDATE {table} SET output = concat(output, ' ') WHERE {row}")
+    origins = f"delta.`{finished.folder / 'tables' / 'checkpoint_origins'}`"
+    version = spark.sql(f"DESCRIBE HISTORY {origins}").head()["version"]
+    spark.sql(f"DELETE FROM {origins} WHERE relation = 'wrote_answers'")
     try:
         text = told(finished, "verify", "t", code=5)
     finally:
         path.write_bytes(whole)
         spark.sql(f"UPDATE {table} SET output = substr(output, 1, length(output) - 1) WHERE {row}")
+        spark.sql(f"RESTORE TABLE {origins} TO VERSION AS OF {version}")
+    assert "of its origins are not what its training rows give" in text
     assert "adapter_model.safetensors" in text
     assert "training row 0 does not have the digest of its content" in text
 

@@ -16,8 +16,6 @@ from pipelines.runner import Runner
 from pipelines.session import open_session
 from tests.e2e.small import SCRIPTED, SMALL, Mart, tiny_models
 
-RunnerOf = Callable[..., Runner]
-
 
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
@@ -38,7 +36,7 @@ def runner_of(
     tmp_path: Path,
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
-) -> Iterator[RunnerOf]:
+) -> Iterator[Callable[..., Runner]]:
     """Begins a run of one round over the small world, with answers by script and the settings given; its runner."""
     monkeypatch.setenv("MART_CACHE", str(tmp_path_factory.mktemp("cache")))
     models = tiny_models(tmp_path / "models")

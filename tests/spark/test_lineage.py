@@ -64,9 +64,9 @@ def test_origins_are_what_the_single_rows_tell(lake: Lakehouse) -> None:
             ", ".join(row["datasets"]),
         ] += 1
         none = (None, None, None)
-        behind = {("wrote_prompts", row["prompt_checkpoint_id"], "adversary", None, *none)} - {
-            ("wrote_prompts", None, "adversary", None, *none)
-        }
+        behind: set[tuple[str | None, ...]] = set()
+        if row["prompt_checkpoint_id"]:
+            behind.add(("wrote_prompts", row["prompt_checkpoint_id"], "adversary", None, *none))
         for verdict in row["selections"]:
             behind.add(("wrote_answers", verdict["target_checkpoint_id"], "target", None, *none))
             for by in verdict["judges"]:

@@ -1,6 +1,7 @@
 """The steps' own logic on rows by hand: screening, selection, drawing."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,11 @@ from pipelines.config import AttackConfig, SelectConfig, load_config
 from pipelines.similarity import near_duplicates
 from pipelines.step import Inputs, RoundContext
 from pipelines.steps import select
-from pipelines.steps.common import distinct, draw, examples, lot
+from pipelines.steps.common import distinct, draw, examples, lot, user_message
+from pipelines.steps.curate import too_few_attacks
 from pipelines.steps.screen import fluency_fault
+from pipelines.training_jobs import mark_fitting, number_examples
+from tests import tiny
 
 CONTEXT: dict[str, Any] = {
     "checkpoints": {},
@@ -156,3 +160,44 @@ def test_a_table_that_was_not_declared_can_not_be_read(spark: SparkSession) -> N
     )
     with pytest.raises(KeyError, match="without declaring it"):
         Inputs(replace(context), {})["scores"]
+
+
+@pytest.mark.parametrize(("min_attacks", "sits_out"), [(0, False), (2, False), (3, True)])
+def test_the_adversary_sits_out_below_min_attacks(
+    spark: SparkSession, min_attacks: int, sits_out: bool
+) -> None:
+    config = load_config(config_path("sandbox"), [f"adversary.min_attacks={min_attacks}"])
+    context = RoundContext(spark=spark, config=config, run_id="r", round=2, **CONTEXT)
+    rows = [
+        ("r", 2, "a", "attack"),
+        ("r", 2, "a", "attack"),  # another answer to the same prompt
+        ("r", 2, "b", "attack"),
+        ("r", 2, "c", "keep"),
+        ("r", 1, "d", "attack"),
+    ]
+    selections = spark.createDataFrame(rows, "run_id string, round int, prompt_id string, verdict string")
+    assert (too_few_attacks(Inputs(context, {"selections": selections})) is not None) is sits_out
+
+
+def test_a_row_whose_prompt_fills_max_length_is_left_out_and_the_rest_is_numbered_on(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    base = tiny.llama(tmp_path / "llama")
+    texts = spark.createDataFrame(
+        [(str(place), "word " * words) for place, words in enumerate((3, 200, 4))], "id string, text string"
+    )
+    rows = examples(
+        texts,
+        source="instruction",
+        source_table="instructions",
+        input=user_message(F.col("text")),
+        output=F.lit("so"),
+        source_ids=F.array("id"),
+        order=F.col("id"),
+    )
+    fitting, left_out = number_examples(mark_fitting(rows, str(base), 128), "target")
+    assert sorted((row["position"], row["source_ids"]) for row in fitting.collect()) == [
+        (0, ["0"]),
+        (1, ["2"]),
+    ]
+    assert [row["source_ids"] for row in left_out.collect()] == [["1"]]
