@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 
 from pipelines.prompts import attack_messages, messages_json
@@ -156,7 +156,11 @@ def build_warm_target(inputs: Inputs) -> DataFrame:
 def build_warm_adversary(inputs: Inputs) -> DataFrame:
     """Pairs of seeds from the same (category, style) cell, one as example, one to be written (paper §2.1)."""
     config = inputs.context.config
-    seeds = seed_pool(inputs).select(F.col("id").alias("text_sha256"), "text", "category", "style")
+    pool = seed_pool(inputs).select(F.col("id").alias("text_sha256"), "text", "category", "style")
+    # Pairs grow with the square of a cell: of a large one, as many seeds as pairs are wanted are more than enough.
+    turn = Window.partitionBy("category", "style").orderBy(lot(0, "warm_adversary_seeds", "text_sha256"))
+    numbered = pool.withColumn("_turn", F.row_number().over(turn))
+    seeds = numbered.where(F.col("_turn") <= config.adversary.warm_pairs).drop("_turn")
     other = seeds.select(
         F.col("text_sha256").alias("to_id"), F.col("text").alias("to_text"), "category", "style"
     )

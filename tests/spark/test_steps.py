@@ -14,7 +14,7 @@ from pipelines.similarity import near_duplicates
 from pipelines.step import Inputs, RoundContext
 from pipelines.steps import select
 from pipelines.steps.common import distinct, draw, examples, lot, user_message
-from pipelines.steps.curate import too_few_attacks
+from pipelines.steps.curate import build_warm_adversary, too_few_attacks
 from pipelines.steps.screen import fluency_fault
 from pipelines.training_jobs import mark_fitting, number_examples
 from tests import tiny
@@ -160,6 +160,34 @@ def test_a_table_that_was_not_declared_can_not_be_read(spark: SparkSession) -> N
     )
     with pytest.raises(KeyError, match="without declaring it"):
         Inputs(replace(context), {})["scores"]
+
+
+def _warm_pairs(spark: SparkSession, wanted: int, **cells: int) -> list[tuple[str, str]]:
+    """The pairs of the adversary's warm-up, from cells of so many seeds; a seed is named by its cell and number."""
+    config = load_config(config_path("sandbox"), [f"adversary.warm_pairs={wanted}"])
+    context = RoundContext(spark=spark, config=config, run_id="r", round=0, **CONTEXT)
+    named = [(f"{cell}{n}", cell) for cell, size in cells.items() for n in range(size)]
+    seeds = spark.createDataFrame(named, "text_sha256 string, category string").select(
+        "*",
+        F.col("text_sha256").alias("text"),
+        F.lit("sandbox_seeds").alias("dataset"),
+        F.lit("plain").alias("style"),
+        F.lit("train").alias("split"),
+        F.lit("forbidden").alias("kind"),
+    )
+    held_out = seeds.select("text_sha256").limit(0)
+    rows = build_warm_adversary(Inputs(context, {"seed_prompts": seeds, "evaluation_prompts": held_out}))
+    return [tuple(row["source_ids"]) for row in rows.collect()]
+
+
+def test_small_cells_are_paired_whole(spark: SparkSession) -> None:
+    assert len(set(_warm_pairs(spark, 1000, a=12, b=3))) == 12 * 11 + 3 * 2
+
+
+def test_of_a_large_cell_no_more_seeds_are_paired_than_pairs_are_wanted(spark: SparkSession) -> None:
+    pairs = _warm_pairs(spark, 8, a=50, b=3)
+    assert len(set(pairs)) == 8 and all(one[0] == other[0] for one, other in pairs)
+    assert len({name for pair in pairs for name in pair if name[0] == "a"}) <= 8
 
 
 @pytest.mark.parametrize(("min_attacks", "sits_out"), [(0, False), (2, False), (3, True)])
