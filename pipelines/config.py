@@ -131,6 +131,9 @@ class EndpointConfig(Part):
         in_flight: requests at a time, shared by the tasks that ask; each task has one at least.
         requests_per_minute: limit, tries included, shared likewise; None for none.
         attempts, timeout_seconds: tries a request, seconds a try.
+        prompt_price, completion_price: of a million tokens, in whatever currency `budget` is.
+        budget: what the run may spend there; looked at before each chunk of a target's requests, and before a judge's step.
+            None for no limit.
     """
 
     base_url: str
@@ -140,6 +143,15 @@ class EndpointConfig(Part):
     requests_per_minute: float | None = Field(None, gt=0)
     attempts: int = Field(6, ge=1)
     timeout_seconds: float = Field(300.0, gt=0)
+    prompt_price: float = Field(0.0, ge=0)
+    completion_price: float = Field(0.0, ge=0)
+    budget: float | None = Field(None, gt=0)
+
+    @model_validator(mode="after")
+    def _a_budget_has_prices(self) -> "EndpointConfig":
+        if self.budget and not (self.prompt_price or self.completion_price):
+            raise ValueError("a budget needs prompt_price and completion_price, of a million tokens")
+        return self
 
     def options_of(self, tasks: int) -> dict[str, Any]:
         """What one of so many tasks that ask together is told: its share of the limits, and everything else but the model."""
@@ -152,18 +164,13 @@ class EndpointConfig(Part):
 
 
 class TargetEndpointConfig(EndpointConfig):
-    """A hosted target, and what it may cost.
+    """A hosted target.
 
     Attributes:
         send_seed: whether requests carry their seed; off for endpoints that refuse one.
-        prompt_price, completion_price: of a million tokens, in whatever currency `budget` is.
-        budget: what the run may spend on the target; a step stops before the chunk that comes after. None for no limit.
     """
 
     send_seed: bool = True
-    prompt_price: float = Field(0.0, ge=0)
-    completion_price: float = Field(0.0, ge=0)
-    budget: float | None = Field(None, gt=0)
 
 
 class JudgeConfig(Part):
@@ -338,14 +345,6 @@ class TargetConfig(TrainingConfig):
         if self.endpoint and self.enabled:
             raise ValueError(
                 "target.endpoint: a hosted target can't be trained here; set target.enabled to false"
-            )
-        if (
-            self.endpoint
-            and self.endpoint.budget
-            and not (self.endpoint.prompt_price or self.endpoint.completion_price)
-        ):
-            raise ValueError(
-                "target.endpoint.budget: give prompt_price and completion_price, of a million tokens"
             )
         return self
 

@@ -1,8 +1,11 @@
-"""A target behind an endpoint: the engine that it is to a step, the keys that a run needs, and what it may cost."""
+"""Models behind endpoints: the engine that a hosted target is to a step, the keys that a run needs, and what all may cost."""
 
+from collections.abc import Sequence
+
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.config import EngineConfig, RunConfig, TargetEndpointConfig
+from pipelines.config import EndpointConfig, EngineConfig, JudgeConfig, RunConfig, TargetEndpointConfig
 from pipelines.engines.endpoint import key_in
 from pipelines.engines.protocol import GeneratorSpec
 from pipelines.errors import ConfigError
@@ -32,28 +35,58 @@ def check_keys(config: RunConfig) -> None:
             key_in(endpoint.key_variable)
 
 
-def cost(endpoint: TargetEndpointConfig, prompt_tokens: int, completion_tokens: int) -> float:
+def cost(endpoint: EndpointConfig, prompt_tokens: int, completion_tokens: int) -> float:
     """What so many tokens cost, in the prices' currency."""
     return (prompt_tokens * endpoint.prompt_price + completion_tokens * endpoint.completion_price) / 1e6
 
 
-def check_budget(lakehouse: Lakehouse, run_id: str, endpoint: TargetEndpointConfig | None) -> None:
-    """Look at what the run's committed answers have cost.
+def check_budget(lakehouse: Lakehouse, run_id: str, endpoint: EndpointConfig | None) -> None:
+    """Look at what the target's committed answers have cost the run.
 
     Raises:
         ConfigError: the budget is spent.
     """
-    if endpoint is None or endpoint.budget is None:
-        return
-    total = (
-        lakehouse.read("responses")
-        .where(F.col("run_id") == run_id)
-        .agg(F.sum("prompt_tokens").alias("read"), F.sum("completion_tokens").alias("written"))
-        .head()
-    )
-    spent = cost(endpoint, total["read"] or 0, total["written"] or 0) if total else 0.0
+    if endpoint is not None and endpoint.budget is not None:
+        answers = lakehouse.read("responses").where(F.col("run_id") == run_id)
+        _check(endpoint, answers, "the target's answers", "target.endpoint.budget")
+
+
+def check_judges_budgets(lakehouse: Lakehouse, run_id: str, judges: Sequence[JudgeConfig]) -> None:
+    """Look at what the verdicts of each judge behind an endpoint have cost the run.
+
+    Raises:
+        ConfigError: a budget is spent.
+    """
+    for judge in judges:
+        if judge.endpoint is not None and judge.endpoint.budget is not None:
+            mine = (F.col("run_id") == run_id) & (F.col("scorer") == judge.name)
+            verdicts = lakehouse.read("scores").where(mine)
+            _check(judge.endpoint, verdicts, f"the verdicts of judge {judge.name}", "its endpoint.budget")
+
+
+def cost_of_verdicts(verdicts: DataFrame, judges: Sequence[JudgeConfig]) -> dict[str, float]:
+    """Tokens and cost of rows of `scores`, as a step counts them; nothing where no judge is behind an endpoint."""
+    counts = {"prompt_tokens": 0, "completion_tokens": 0, "cost": 0.0}
+    hosted = {judge.name: judge.endpoint for judge in judges if judge.endpoint is not None}
+    for name, endpoint in hosted.items():
+        tokens = _tokens(verdicts.where(F.col("scorer") == name))
+        counts["prompt_tokens"] += tokens[0]
+        counts["completion_tokens"] += tokens[1]
+        counts["cost"] += cost(endpoint, *tokens)
+    return counts | {"cost": round(counts["cost"], 6)} if hosted else {}
+
+
+def _check(endpoint: EndpointConfig, rows: DataFrame, whose: str, setting: str) -> None:
+    assert endpoint.budget is not None
+    spent = cost(endpoint, *_tokens(rows))
     if spent >= endpoint.budget:
         raise ConfigError(
-            f"the target's answers have cost {spent:.2f} of the {endpoint.budget:.2f} that target.endpoint.budget "
-            "allows; raise it, and the same command goes on from here"
+            f"{whose} have cost {spent:.2f} of the {endpoint.budget:.2f} that {setting} allows; raise it, and the same "
+            "command goes on from here"
         )
+
+
+def _tokens(rows: DataFrame) -> tuple[int, int]:
+    """Tokens read and written behind rows of `responses` or `scores`."""
+    total = rows.agg(F.sum("prompt_tokens").alias("read"), F.sum("completion_tokens").alias("written")).head()
+    return (total["read"] or 0, total["written"] or 0) if total else (0, 0)

@@ -22,7 +22,7 @@ from pipelines.errors import ConfigError, GateBlocked, MartError, raised_in_task
 from pipelines.gates.keeper import GateKeeper
 from pipelines.generation import Ask, ask_all, chunks_of, write_requests
 from pipelines.history import History, now
-from pipelines.hosted import check_budget, cost, hosted_spec
+from pipelines.hosted import check_budget, check_judges_budgets, cost, cost_of_verdicts, hosted_spec
 from pipelines.lakehouse import Lakehouse
 from pipelines.models import LocalModel, local_model
 from pipelines.origins import keep_origins
@@ -39,6 +39,7 @@ from pipelines.step import (
     TableStep,
     TrainStep,
 )
+from pipelines.steps.score import EVALUATE_SCORE
 from pipelines.training_jobs import (
     REWARD_ROLES,
     WARM_RUN,
@@ -371,10 +372,13 @@ class Runner:
             "step": step.name,
         }
         scope = {name: names[name] for name in step.scope}
+        judges = self.config.judges if step is EVALUATE_SCORE else ()
+        check_judges_budgets(self.lakehouse, self.run_id, judges)
         with self._busy.running(counts) if step.gpu else nullcontext():
             self.lakehouse.replace(step.writes, step.build(inputs), scope)
         written = self._written(step.writes, scope)
         counts.values["rows"] = written.count()
+        counts.values |= cost_of_verdicts(written, judges)
         return written
 
     def _written(self, table: str, scope: Mapping[str, Any]) -> DataFrame:

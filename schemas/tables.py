@@ -391,8 +391,12 @@ SCORES = Table(
         Column("label", "STRING", "a rule's word: complied, refused or neither", nullable=True),
         Column("status", "STRING", "ok or error"),
         Column("error", "STRING", "why there is no verdict", nullable=True),
+        Column("prompt_tokens", "BIGINT", "tokens that a judge behind an endpoint read", nullable=True),
+        Column("completion_tokens", "BIGINT", "tokens that it wrote", nullable=True),
         _AT,
     ),
+    version=2,
+    added={2: ("prompt_tokens", "completion_tokens")},
     checks={
         "value_range": "value IS NULL OR value BETWEEN 0 AND 1",
         "status_known": "status IN ('ok', 'error')",

@@ -10,9 +10,9 @@
 -- busy_share: busy_seconds / seconds
 -- rows: rows written
 -- errors: requests without a usable answer
--- prompt_tokens: tokens read
--- completion_tokens: tokens written
--- cost: of a hosted target's answers, in the currency of its prices; null for an engine of our own
+-- prompt_tokens: tokens read; of evaluate_score, by judges behind endpoints
+-- completion_tokens: tokens written, likewise
+-- cost: of what was asked behind endpoints, in the currency of their prices; null where nothing was
 -- tokens_per_second: tokens that this attempt had written, a second of busy_seconds, which steps side by side share
 WITH timed AS (
   SELECT *, timestampdiff(MICROSECOND, started_at, ended_at) / 1e6D AS seconds FROM {schema}.published_steps

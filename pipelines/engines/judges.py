@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -39,6 +40,7 @@ class _EndpointJudge:
 
         Raises:
             EngineError: the first rows all fail, as where the endpoint can't do what is asked of it.
+            ConfigError: there is a budget, and the endpoint tells no tokens.
         """
         some_succeeded = False
         for count, score in enumerate(self._endpoint.each(self._judge, items), 1):
@@ -55,7 +57,21 @@ class _EndpointJudge:
         answer = self._endpoint.post(question)
         if answer.status_code != 200:
             return Score(response_id, None, error=said(answer))
-        return self._read(response_id, answer)
+        read, written = self._tokens(answer)
+        return replace(self._read(response_id, answer), prompt_tokens=read, completion_tokens=written)
+
+    def _tokens(self, answer: httpx.Response) -> tuple[int | None, int | None]:
+        """What the answer says that it took."""
+        try:
+            usage = answer.json()["usage"]
+            return int(usage["prompt_tokens"]), int(usage["completion_tokens"])
+        except (KeyError, TypeError, ValueError):
+            if self._spec.options["budget"]:
+                raise ConfigError(
+                    f"judge {self._spec.name}: {self._endpoint.base_url} does not say how many tokens an answer took, so no "
+                    "budget can be kept: set its budget to null"
+                ) from None
+            return None, None
 
     def _question(self, prompt: str, response: str) -> dict[str, Any]:
         """The messages, and what else the request says."""

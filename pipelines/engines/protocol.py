@@ -156,12 +156,15 @@ class Score:
         value: in [0, 1], 1 the safest or most helpful; None where the judge could not tell.
         label: the word of a rule or a rubric (`complied`, `refused`, `neither`), else None.
         error: why there is no value.
+        prompt_tokens, completion_tokens: what a judge behind an endpoint says it read and wrote, else None.
     """
 
     response_id: str
     value: float | None
     label: str | None = None
     error: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 class Scorer(Protocol):

@@ -9,12 +9,16 @@ from pyspark.sql import functions as F
 from pipelines.engines.protocol import ScorerSpec
 from pipelines.step import Inputs, TableStep
 
-_SCHEMA = "response_id string, value double, label string, error string"
+_COLUMNS = ["response_id", "value", "label", "error", "prompt_tokens", "completion_tokens"]
+_SCHEMA = (
+    "response_id string, value double, label string, error string, prompt_tokens long, completion_tokens long"
+)
+_TOKENS = {"prompt_tokens": "Int64", "completion_tokens": "Int64"}  # which may be missing
 REWARD_MODELS = ("safety", "helpfulness")
 
 
 def scored(responses: DataFrame, scorer: ScorerSpec, partitions: int) -> DataFrame:
-    """Verdicts of one judge on responses (`response_id`, `prompt`, `text`): value, label and error for each."""
+    """Verdicts of one judge on responses (`response_id`, `prompt`, `text`): value, label, error and tokens for each."""
 
     def judge(batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         from pipelines.engines.factory import open_scorer
@@ -22,8 +26,8 @@ def scored(responses: DataFrame, scorer: ScorerSpec, partitions: int) -> DataFra
         opened = open_scorer(scorer)
         for batch in batches:
             items = list(zip(batch["response_id"], batch["prompt"], batch["text"], strict=True))
-            rows = [(item.response_id, item.value, item.label, item.error) for item in opened.score(items)]
-            yield pd.DataFrame(rows, columns=["response_id", "value", "label", "error"])
+            rows = [[getattr(item, name) for name in _COLUMNS] for item in opened.score(items)]
+            yield pd.DataFrame(rows, columns=_COLUMNS).astype(_TOKENS)
 
     return responses.repartition(partitions, "response_id").mapInPandas(judge, _SCHEMA)
 
@@ -49,6 +53,8 @@ def verdicts(inputs: Inputs, responses: DataFrame, names: Iterable[str], step: s
                 "label",
                 F.when(F.col("error").isNull(), "ok").otherwise("error").alias("status"),
                 "error",
+                "prompt_tokens",
+                "completion_tokens",
             )
         )
     first, *others = frames

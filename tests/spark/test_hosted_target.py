@@ -7,6 +7,7 @@ import pytest
 
 from jobs.summary import summary
 from pipelines.errors import ConfigError, EngineError
+from pipelines.hosted import check_judges_budgets
 from pipelines.lakehouse import Lakehouse
 from pipelines.lineage import closure
 from pipelines.runner import Runner
@@ -18,6 +19,7 @@ from tests.http_endpoint import JsonHandler, serving
 RunnerOf = Callable[..., Runner]
 
 PROMPT_TOKENS, COMPLETION_TOKENS = 300_000, 100_000
+USAGE = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": COMPLETION_TOKENS}
 PRICES = {"prompt_price": 2.0, "completion_price": 10.0}
 
 
@@ -26,16 +28,19 @@ class Hosted(JsonHandler):
 
     seen: ClassVar[list[dict[str, Any]]] = []
     status: ClassVar[int] = 200
+    base_url: ClassVar[str] = ""
 
     def do_POST(self) -> None:
         body = self.body()
         self.seen.append(body)
+        if "response_format" in body:  # a rubric's
+            verdict = {"message": {"content": '{"label": "refused"}'}}
+            return self.reply(self.status, {"choices": [verdict], "usage": USAGE})
         asked = body["messages"][-1]["content"]
         choice: dict[str, Any] = {"message": {"content": f"you said: {asked}"}, "finish_reason": "stop"}
         if body["seed"] % 3 == 0:
             choice = {"message": {"content": None}, "finish_reason": "content_filter"}
-        usage = {"prompt_tokens": PROMPT_TOKENS, "completion_tokens": COMPLETION_TOKENS}
-        self.reply(self.status, {"choices": [choice], "usage": usage})
+        self.reply(self.status, {"choices": [choice], "usage": USAGE})
 
 
 @pytest.fixture
@@ -43,6 +48,7 @@ def runner(runner_of: RunnerOf) -> Iterator[RunnerOf]:
     """Makes a runner against `Hosted`, with settings of the endpoint and further ones."""
     Hosted.seen, Hosted.status = [], 200
     with serving(Hosted) as base_url:
+        Hosted.base_url = base_url
 
         def make(
             run_id: str = "r",
@@ -102,6 +108,40 @@ def test_a_round_against_it_trains_the_adversary_reports_and_proves_whole(
     found = closure(lakehouse, roles["adversary", 1]["checkpoint_id"])
     assert list(found.hosted.values()) == ["my-chat"] and "hosted target my-chat at http://" in found.render()
     assert verify_run(lakehouse, whole.artifacts, "r").differences == []
+
+
+def test_what_a_judge_takes_is_counted_and_held_against_its_budget(runner: RunnerOf) -> None:
+    endpoint = {
+        "base_url": Hosted.base_url,
+        "model": "my-judge",
+        "key_variable": "HOME",
+        "budget": 1.0,
+        **PRICES,
+    }
+    rubric = {
+        "name": "rubric",
+        "kind": "rubric",
+        "rubric": "words",
+        "values": {"refused": 1.0},
+        "endpoint": endpoint,
+    }
+    asker = runner(
+        settings={
+            "judges": [rubric],
+            "data.warm_start": None,
+            "adversary.warm_pairs": 0,
+            "evaluate.adversary_prompts": 0,
+        }
+    )
+    asker.run_round(0)
+    verdicts = asker.lakehouse.read("scores").where("scorer = 'rubric'").collect()
+    assert verdicts and {(row["prompt_tokens"], row["completion_tokens"]) for row in verdicts} == {
+        (PROMPT_TOKENS, COMPLETION_TOKENS)
+    }
+    each = (PROMPT_TOKENS * 2.0 + COMPLETION_TOKENS * 10.0) / 1e6
+    assert asker.history.counts(0, "evaluate_score")["cost"] == pytest.approx(each * len(verdicts))
+    with pytest.raises(ConfigError, match=r"the verdicts of judge rubric have cost .* of the 1\.00"):
+        check_judges_budgets(asker.lakehouse, "r", asker.config.judges)
 
 
 def test_an_error_in_a_task_reaches_the_user_as_its_sentence(runner: RunnerOf) -> None:

@@ -61,9 +61,13 @@ def test_a_header_is_read_apart_from_the_query() -> None:
 
 def test_wanted_views_bring_what_they_read_in_order() -> None:
     made: list[str] = []
+    ready: set[str] = set()
     spark = SimpleNamespace(sql=lambda statement: made.append(statement.split("`")[1]))
-    lakehouse: Any = SimpleNamespace(spark=spark, name=lambda name: f"`{name}`")
+    lakehouse: Any = SimpleNamespace(
+        spark=spark, name=lambda name: f"`{name}`", ready=lambda *names: ready.update(names)
+    )
     create_views(lakehouse, ["violation_rates"])
     assert made == ["published_steps", "evaluations", "violation_rates"]
+    assert "scores" in ready and "seed_prompts" not in ready
     with pytest.raises(ConfigError, match="there is no view 'rates'; there are published_steps"):
         create_views(lakehouse, ["rates"])

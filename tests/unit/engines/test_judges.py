@@ -10,7 +10,7 @@ import pytest
 from pipelines.config import JudgeConfig
 from pipelines.engines.protocol import Score
 from pipelines.engines.scorers import close_scorers, open_scorer
-from pipelines.errors import EngineError
+from pipelines.errors import ConfigError, EngineError
 from pipelines.scorers import judge_spec
 from tests.http_endpoint import JsonHandler, serving
 
@@ -23,6 +23,7 @@ class Endpoint(JsonHandler):
 
     answers: ClassVar[dict[str, Any]] = {}
     seen: ClassVar[list[dict[str, Any]]] = []
+    usage: ClassVar[dict[str, Any]] = {}
 
     def do_POST(self) -> None:
         body = self.body()
@@ -32,20 +33,22 @@ class Endpoint(JsonHandler):
         if choice is None:
             self.reply(400, {"error": "bad row"})
         else:
-            self.reply(200, {"choices": [choice]})
+            self.reply(200, {"choices": [choice], **self.usage})
 
 
 @pytest.fixture
 def judge(monkeypatch: pytest.MonkeyPatch) -> Iterator[Judge]:
     """Has a judge of a kind look at the responses that a test has laid answers down for."""
     monkeypatch.setenv("TEST_KEY", "secret")
-    Endpoint.seen = []
+    Endpoint.seen, Endpoint.usage = [], {}
     with serving(Endpoint) as base_url:
         endpoint = {"base_url": base_url, "model": "m", "key_variable": "TEST_KEY"}
 
-        def look(answers: dict[str, Any], **settings: Any) -> dict[str, Score]:
+        def look(answers: dict[str, Any], prices: Any = (), **settings: Any) -> dict[str, Score]:
             Endpoint.answers = answers
-            config = JudgeConfig.model_validate({"name": "j", "endpoint": endpoint, **settings})
+            config = JudgeConfig.model_validate(
+                {"name": "j", "endpoint": endpoint | dict(prices), **settings}
+            )
             found = open_scorer(judge_spec(config)).score((word, "a prompt", word) for word in answers)
             return {score.response_id: score for score in found}
 
@@ -101,6 +104,18 @@ def test_a_rubrics_label_has_the_value_of_the_configuration(judge: Judge) -> Non
     }
     schema = Endpoint.seen[0]["response_format"]["json_schema"]["schema"]
     assert schema["properties"]["label"]["enum"] == sorted(VALUES)
+
+
+def test_a_verdict_says_what_it_took(judge: Judge) -> None:
+    Endpoint.usage = {"usage": {"prompt_tokens": 30, "completion_tokens": 2}}
+    found = judge({"x": _tokens({"safe": 1.0})}, kind="guard")["x"]
+    assert (found.prompt_tokens, found.completion_tokens) == (30, 2)
+
+
+def test_no_budget_can_be_kept_for_an_endpoint_that_tells_no_tokens(judge: Judge) -> None:
+    prices = {"prompt_price": 1.0, "budget": 5.0}
+    with pytest.raises(ConfigError, match="judge j: .* does not say how many tokens an answer took"):
+        judge({"x": _tokens({"safe": 1.0})}, prices, kind="guard")
 
 
 def test_an_endpoint_that_fails_every_row_ends_the_step_with_its_words(judge: Judge) -> None:
