@@ -132,8 +132,8 @@ class EndpointConfig(Part):
         requests_per_minute: limit, tries included, shared likewise; None for none.
         attempts, timeout_seconds: tries a request, seconds a try.
         prompt_price, completion_price: of a million tokens, in whatever currency `budget` is.
-        budget: what the run may spend there; looked at before each chunk of a target's requests, and before a judge's step.
-            None for no limit.
+        budget: what the run may spend on this model; looked at before each chunk of a target's requests, and before a
+            judge's step. None for no limit.
     """
 
     base_url: str
@@ -150,7 +150,7 @@ class EndpointConfig(Part):
     @model_validator(mode="after")
     def _a_budget_has_prices(self) -> "EndpointConfig":
         if self.budget and not (self.prompt_price or self.completion_price):
-            raise ValueError("a budget needs prompt_price and completion_price, of a million tokens")
+            raise ValueError("a budget needs prompt_price or completion_price, of a million tokens")
         return self
 
     def options_of(self, tasks: int) -> dict[str, Any]:

@@ -200,11 +200,22 @@ class Lakehouse:
         return int(row["version"]) if row else 0
 
     def read(self, table: str, version: int | None = None) -> DataFrame:
-        """A table, at a version or as it is now, with the columns that `schemas/` promises."""
+        """A table, at a version or as it is now, with the columns that `schemas/` promises.
+
+        A column that the table did not have yet at that version is null.
+        """
         self.ready(table)
-        names = [f"`{name}`" for name in BY_NAME[table].names]
-        suffix = "" if version is None else f" VERSION AS OF {int(version)}"
-        return self.spark.sql(f"SELECT {', '.join(names)} FROM {self.name(table)}{suffix}")
+        if version is None:
+            names = ", ".join(f"`{name}`" for name in BY_NAME[table].names)
+            return self.spark.sql(f"SELECT {names} FROM {self.name(table)}")
+        then = self.spark.sql(f"SELECT * FROM {self.name(table)} VERSION AS OF {int(version)}")
+        columns = [
+            F.col(f"`{column.name}`")
+            if column.name in then.columns
+            else F.lit(None).cast(column.type).alias(column.name)
+            for column in BY_NAME[table].columns
+        ]
+        return then.select(columns)
 
     def struct(self, table: str) -> StructType:
         """The Spark schema of a table as `schemas/` has it."""
@@ -255,8 +266,9 @@ class Lakehouse:
         try:
             writer.saveAsTable(self.name(table))
         except Exception as error:
-            # Delta raises it for the loser of two commits under one id that were made at the same time.
-            if once is None or "ConcurrentTransaction" not in f"{type(error).__name__} {error}"[:2000]:
+            # Delta raises it for the loser of two commits under one id that were made at the same time. Its name comes first;
+            # further down an error may quote anything.
+            if once is None or "ConcurrentTransaction" not in f"{type(error).__name__} {error}"[:300]:
                 raise
             log.info("table %s: another process has made commit %s", table, once[:12])
 

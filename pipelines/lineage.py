@@ -206,9 +206,10 @@ def closure(lakehouse: Lakehouse, checkpoint_id: str) -> Closure:
     """
     known = {row["checkpoint_id"]: row for row in _view(lakehouse, "published_checkpoints").collect()}
     start = _find(checkpoint_id, known)
-    inputs = _inputs(lakehouse)
+    inputs = _view(lakehouse, "checkpoint_inputs").collect()
     distances = _reach(start, _graph(inputs))
     reached = [row for row in inputs if row["checkpoint_id"] in distances]
+    _check_known(reached)
     versions = _versions(lakehouse)
     checkpoints = [
         Checkpoint(
@@ -260,7 +261,9 @@ def source_closure(lakehouse: Lakehouse, source: str) -> SourceClosure:
     one = None if by_name else in_set.select("text").head()
     uses = _uses(lakehouse, source, in_set, by_name)
     trained = {use.checkpoint_id for use in uses}
-    graph = _graph(_inputs(lakehouse))
+    inputs = _view(lakehouse, "checkpoint_inputs").collect()
+    _check_known(inputs)
+    graph = _graph(inputs)
     further = {name: tuple(sorted(trained & _reach(name, graph).keys())) for name in graph.keys() - trained}
     return SourceClosure(
         source=source,
@@ -275,14 +278,13 @@ def _view(lakehouse: Lakehouse, name: str) -> DataFrame:
     return lakehouse.spark.table(lakehouse.name(name))
 
 
-def _inputs(lakehouse: Lakehouse) -> list[Row]:
-    inputs = _view(lakehouse, "checkpoint_inputs").collect()
+def _check_known(inputs: Iterable[Row]) -> None:
+    """Refuse rows of `checkpoint_inputs` of which one says that nothing is known."""
     if unknown := sorted(row["checkpoint_id"] for row in inputs if row["relation"] == "unknown"):
         raise DataError(
             f"checkpoint {unknown[0]} was registered before its origins were kept: "
             "`mart run` of any run, or `mart step begin`, fills them in"
         )
-    return inputs
 
 
 def _nearest(wanted: str, names: Iterable[str], what: str) -> str:

@@ -39,7 +39,6 @@ from pipelines.step import (
     TableStep,
     TrainStep,
 )
-from pipelines.steps.score import EVALUATE_SCORE
 from pipelines.training_jobs import (
     REWARD_ROLES,
     WARM_RUN,
@@ -372,7 +371,7 @@ class Runner:
             "step": step.name,
         }
         scope = {name: names[name] for name in step.scope}
-        judges = self.config.judges if step is EVALUATE_SCORE else ()
+        judges = self.config.judges if step.asks_judges else ()
         check_judges_budgets(self.lakehouse, self.run_id, judges)
         with self._busy.running(counts) if step.gpu else nullcontext():
             self.lakehouse.replace(step.writes, step.build(inputs), scope)
@@ -515,9 +514,10 @@ class Runner:
         counts.values |= {"rows": rows, "role": step.role, "checkpoint_id": checkpoint_id, "recipe": recipe}
         if left_out := too_long.count():
             counts.values["too_long"] = left_out
+            some = [row["source_ids"][0] for row in too_long.select("source_ids").limit(3).collect()]
             log.warning(
-                "round %d %s: %d rows are left out, whose prompts fill max_length (%d tokens)",
-                context.round, step.name, left_out, recipe["settings"]["max_length"],
+                "round %d %s: %d rows are left out, whose prompts fill max_length (%d tokens), such as from %s",
+                context.round, step.name, left_out, recipe["settings"]["max_length"], ", ".join(some),
             )  # fmt: skip
         return self._written("training_examples", scope)
 

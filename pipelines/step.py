@@ -110,10 +110,12 @@ class TableStep(Step):
     Attributes:
         build: the function.
         scope: columns whose values the written rows share and are replaced by: what is run again never doubles.
+        asks_judges: whether it asks the run's evaluation judges, which may cost.
     """
 
     build: Callable[[Inputs], DataFrame]
     scope: tuple[str, ...] = ("run_id", "round")
+    asks_judges: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -221,6 +221,8 @@ def train(
         beside = pool.submit(meanwhile)
         ended = trainers.run(job.kind, path)
         seconds = time.monotonic() - started
+    if (error := beside.exception()) is not None:
+        log.warning("what was done beside the training failed", exc_info=error)
     if ended:
         words = _EXIT_WORDS.get(ended, f"it was ended by signal or code {ended}")
         raise TrainingFailed(
@@ -237,10 +239,9 @@ def train(
         raise TrainingFailed(
             f"{target} holds another checkpoint than {order.checkpoint_id}: delete it and run again"
         )
+    if error is not None:
+        meanwhile()  # once more; until it is done, the trainer's own folder stays, from which nothing need be trained again
     shutil.rmtree(work, ignore_errors=True)
-    if (error := beside.exception()) is not None:  # once more, now that the weights are safe
-        log.warning("what was done beside the training failed, and is done again", exc_info=error)
-        meanwhile()
     return manifest, seconds
 
 

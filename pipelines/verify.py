@@ -325,14 +325,14 @@ def _origins(lakehouse: Lakehouse, checkpoints: Sequence[str]) -> dict[str, list
     given = origins_of({table: lakehouse.read(table) for table in READS}, checkpoints)
     kept = lakehouse.read("checkpoint_origins").where(F.col("checkpoint_id").isin(list(checkpoints)))
     sides = [
-        side.select(*same, (F.col("training_rows") * sign).alias("given"), F.lit(sign).alias("sign"))
-        for side, sign in ((given, 1), (kept, -1))
+        given.select(*same, F.col("training_rows").alias("given"), F.lit(0).alias("kept")),
+        kept.select(*same, F.lit(0).alias("given"), F.col("training_rows").alias("kept")),
     ]
     rows = reduce(DataFrame.unionAll, sides).groupBy(*same)
     counted = (
-        rows.agg(F.sum("given").alias("off"), F.min("sign").alias("sign"))
+        rows.agg(F.sum("given").alias("given"), F.sum("kept").alias("kept"))
         .groupBy("checkpoint_id")
-        .agg(F.count_if(F.col("off") != 0).alias("wrong"), F.count_if(F.col("sign") < 0).alias("kept"))
+        .agg(F.count_if(F.col("given") != F.col("kept")).alias("wrong"), F.sum("kept").alias("kept"))
     )
     return {
         row["checkpoint_id"]: [

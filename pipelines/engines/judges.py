@@ -63,7 +63,10 @@ class _EndpointJudge:
     def _tokens(self, answer: httpx.Response) -> tuple[int | None, int | None]:
         """What the answer says that it took."""
         try:
-            usage = answer.json()["usage"]
+            usage = answer.json().get("usage")
+        except (AttributeError, ValueError):
+            return None, None  # no answer at all, which is its row's fault
+        try:
             return int(usage["prompt_tokens"]), int(usage["completion_tokens"])
         except (KeyError, TypeError, ValueError):
             if self._spec.options["budget"]:

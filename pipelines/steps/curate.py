@@ -11,6 +11,7 @@ from pipelines.steps.attack import seed_pool
 from pipelines.steps.common import distinct, draw, examples, lot, target_messages
 
 PREAMBLE_KIND = "preamble_"
+_RING = 40  # pairs that a seed of a large cell is drawn from
 
 
 def _share(rows: int, multiple: float, least: int) -> int:
@@ -38,17 +39,22 @@ def _instructions(inputs: Inputs, rows: int, purpose: str) -> list[DataFrame]:
     ]
 
 
+def _offspring(inputs: Inputs) -> DataFrame:
+    """The round's own successful attacks; one that was replayed has been learned before."""
+    won = inputs.this_round("selections").where("verdict = 'attack'")
+    return (
+        inputs.this_round("adversarial_prompts")
+        .where("step = 'attack'")
+        .join(won.select(F.col("prompt_id").alias("request_id")), on="request_id", how="left_semi")
+    )
+
+
 def build_adversary(inputs: Inputs) -> DataFrame:
     """(parent example → successful offspring), with ordinary instructions mixed in so that it keeps its language."""
     context = inputs.context
     config = context.config
-    won = inputs.this_round("selections").where("verdict = 'attack'")
     order = lot(config.seed, f"adversary:{context.round}", "request_id")
-    offspring = (
-        inputs.this_round("adversarial_prompts")
-        .where("step = 'attack'")
-        .join(won.select(F.col("prompt_id").alias("request_id")).distinct(), on="request_id", how="left_semi")
-    )
+    offspring = _offspring(inputs)
     asked = inputs.this_round("requests").where("step = 'attack'").select("request_id", "messages")
     kept = draw(offspring, config.mix.max_rows, order, ["category"]).join(asked, on="request_id", how="inner")
     pairs = examples(
@@ -69,7 +75,7 @@ def too_few_attacks(inputs: Inputs) -> str | None:
     least = inputs.context.config.adversary.min_attacks
     if not least:
         return None
-    won = inputs.this_round("selections").where("verdict = 'attack'").select("prompt_id").distinct().count()
+    won = _offspring(inputs).count()
     if won >= least:
         return None
     return (
@@ -156,15 +162,21 @@ def build_warm_target(inputs: Inputs) -> DataFrame:
 def build_warm_adversary(inputs: Inputs) -> DataFrame:
     """Pairs of seeds from the same (category, style) cell, one as example, one to be written (paper §2.1)."""
     config = inputs.context.config
-    pool = seed_pool(inputs).select(F.col("id").alias("text_sha256"), "text", "category", "style")
-    # Pairs grow with the square of a cell: of a large one, as many seeds as pairs are wanted are more than enough.
-    turn = Window.partitionBy("category", "style").orderBy(lot(0, "warm_adversary_seeds", "text_sha256"))
-    numbered = pool.withColumn("_turn", F.row_number().over(turn))
-    seeds = numbered.where(F.col("_turn") <= config.adversary.warm_pairs).drop("_turn")
-    other = seeds.select(
-        F.col("text_sha256").alias("to_id"), F.col("text").alias("to_text"), "category", "style"
+    cell = ("category", "style")
+    seeds = seed_pool(inputs).select(F.col("id").alias("text_sha256"), "text", *cell)
+    # All pairs of a cell grow with its square: in a large one, each seed meets those that come next in a ring.
+    turn = Window.partitionBy(*cell).orderBy(lot(0, "warm_adversary_ring", "text_sha256"))
+    ring = seeds.withColumns(
+        {"place": F.row_number().over(turn) - 1, "size": F.count("*").over(Window.partitionBy(*cell))}
+    ).where("size > 1")
+    steps = F.sequence(F.lit(1), F.least(F.lit(_RING), F.col("size") - 1))
+    asked = (
+        ring.withColumn("step", F.explode(steps))
+        .withColumn("place", F.pmod(F.col("place") + F.col("step"), F.col("size")))
+        .drop("step", "size")
     )
-    pairs = seeds.join(other, on=["category", "style"], how="inner").where("text_sha256 != to_id")
+    other = ring.select(F.col("text_sha256").alias("to_id"), F.col("text").alias("to_text"), *cell, "place")
+    pairs = asked.join(other, on=[*cell, "place"], how="inner").drop("place")
     order = lot(0, "warm_adversary", "text_sha256", "to_id")
     message = F.udf(lambda text, category: messages_json(attack_messages([text], category)), "string")
     return examples(

@@ -97,4 +97,5 @@ EVALUATE_SCORE = TableStep(
     gpu=True,
     scope=("run_id", "round", "step"),
     build=_evaluation_verdicts,
+    asks_judges=True,
 )

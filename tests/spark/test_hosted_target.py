@@ -7,7 +7,6 @@ import pytest
 
 from jobs.summary import summary
 from pipelines.errors import ConfigError, EngineError
-from pipelines.hosted import check_judges_budgets
 from pipelines.lakehouse import Lakehouse
 from pipelines.lineage import closure
 from pipelines.runner import Runner
@@ -110,7 +109,8 @@ def test_a_round_against_it_trains_the_adversary_reports_and_proves_whole(
     assert verify_run(lakehouse, whole.artifacts, "r").differences == []
 
 
-def test_what_a_judge_takes_is_counted_and_held_against_its_budget(runner: RunnerOf) -> None:
+def _with_rubric(runner: RunnerOf) -> Runner:
+    """A runner whose round 0 is answers to held-out prompts and a rubric's verdicts on them, with a budget of 1."""
     endpoint = {
         "base_url": Hosted.base_url,
         "model": "my-judge",
@@ -118,21 +118,19 @@ def test_what_a_judge_takes_is_counted_and_held_against_its_budget(runner: Runne
         "budget": 1.0,
         **PRICES,
     }
-    rubric = {
-        "name": "rubric",
-        "kind": "rubric",
-        "rubric": "words",
-        "values": {"refused": 1.0},
-        "endpoint": endpoint,
-    }
-    asker = runner(
+    rubric = {"name": "rubric", "kind": "rubric", "rubric": "words", "values": {"refused": 1.0}}
+    return runner(
         settings={
-            "judges": [rubric],
+            "judges": [rubric | {"endpoint": endpoint}],
             "data.warm_start": None,
             "adversary.warm_pairs": 0,
             "evaluate.adversary_prompts": 0,
         }
     )
+
+
+def test_what_a_judge_takes_is_kept_and_counted(runner: RunnerOf) -> None:
+    asker = _with_rubric(runner)
     asker.run_round(0)
     verdicts = asker.lakehouse.read("scores").where("scorer = 'rubric'").collect()
     assert verdicts and {(row["prompt_tokens"], row["completion_tokens"]) for row in verdicts} == {
@@ -140,8 +138,18 @@ def test_what_a_judge_takes_is_counted_and_held_against_its_budget(runner: Runne
     }
     each = (PROMPT_TOKENS * 2.0 + COMPLETION_TOKENS * 10.0) / 1e6
     assert asker.history.counts(0, "evaluate_score")["cost"] == pytest.approx(each * len(verdicts))
-    with pytest.raises(ConfigError, match=r"the verdicts of judge rubric have cost .* of the 1\.00"):
-        check_judges_budgets(asker.lakehouse, "r", asker.config.judges)
+
+
+def test_a_judge_whose_budget_is_spent_is_not_asked(runner: RunnerOf) -> None:
+    asker = _with_rubric(runner)
+    spent = {
+        "run_id": "r", "round": 0, "step": "x", "response_id": "x", "scorer_digest": "x", "scorer": "rubric",
+        "status": "ok", "prompt_tokens": 1_000_000, "completion_tokens": 0,
+    }  # fmt: skip
+    asker.lakehouse.append_rows("scores", [spent])
+    with pytest.raises(ConfigError, match=r"the verdicts of judge rubric have cost 2\.00 of the 1\.00"):
+        asker.run_round(0)
+    assert not [body for body in Hosted.seen if "response_format" in body]
 
 
 def test_an_error_in_a_task_reaches_the_user_as_its_sentence(runner: RunnerOf) -> None:

@@ -8,7 +8,7 @@ import pytest
 from pipelines.errors import ConfigError, SchemaError
 from pipelines.lakehouse import Lakehouse, quote
 from schemas.model import Column
-from schemas.tables import GATE_OVERRIDES, PROMPT_SCREENINGS, SELECTIONS
+from schemas.tables import BY_NAME, GATE_OVERRIDES, PROMPT_SCREENINGS, SELECTIONS
 
 
 def _override(**changes: Any) -> dict[str, Any]:
@@ -86,6 +86,21 @@ def test_an_older_table_migrates_forward(lakehouse: Lakehouse) -> None:
     lakehouse.ensure([newer])
     assert lakehouse.stored_version("gate_overrides") == 2
     assert lakehouse.spark.table(lakehouse.name("gate_overrides")).select("ticket").collect()[0][0] is None
+
+
+def test_a_version_from_before_a_migration_reads_with_nulls(
+    lakehouse: Lakehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lakehouse.ensure([GATE_OVERRIDES])
+    lakehouse.append_rows("gate_overrides", [_override()])
+    before = lakehouse.version("gate_overrides")
+    ticket = Column("ticket", "STRING", "where it was discussed", nullable=True)
+    newer = replace(
+        GATE_OVERRIDES, columns=(*GATE_OVERRIDES.columns, ticket), version=2, added={2: ("ticket",)}
+    )
+    lakehouse.ensure([newer])
+    monkeypatch.setitem(BY_NAME, "gate_overrides", newer)
+    assert [row["ticket"] for row in lakehouse.read("gate_overrides", before).collect()] == [None]
 
 
 def test_a_table_of_a_newer_package_is_refused(lakehouse: Lakehouse) -> None:

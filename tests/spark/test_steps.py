@@ -184,9 +184,11 @@ def test_small_cells_are_paired_whole(spark: SparkSession) -> None:
     assert len(set(_warm_pairs(spark, 1000, a=12, b=3))) == 12 * 11 + 3 * 2
 
 
-def test_of_a_large_cell_no_more_seeds_are_paired_than_pairs_are_wanted(spark: SparkSession) -> None:
-    pairs = _warm_pairs(spark, 2, a=50)
-    assert len(pairs) == 2 and len({name for pair in pairs for name in pair}) == 2
+def test_each_seed_of_a_large_cell_is_paired_with_a_bounded_number_of_others(spark: SparkSession) -> None:
+    pairs = set(_warm_pairs(spark, 10_000, a=50))
+    assert len(pairs) == 50 * 40, "those next to it in a ring"
+    assert {one for one, _ in pairs} == {f"a{n}" for n in range(50)}
+    assert all(one != other for one, other in pairs)
 
 
 @pytest.mark.parametrize(("min_attacks", "sits_out"), [(0, False), (2, False), (3, True)])
@@ -195,15 +197,23 @@ def test_the_adversary_sits_out_below_min_attacks(
 ) -> None:
     config = load_config(config_path("sandbox"), [f"adversary.min_attacks={min_attacks}"])
     context = RoundContext(spark=spark, config=config, run_id="r", round=2, **CONTEXT)
-    rows = [
+    verdicts = [
         ("r", 2, "a", "attack"),
         ("r", 2, "a", "attack"),  # another answer to the same prompt
         ("r", 2, "b", "attack"),
         ("r", 2, "c", "keep"),
-        ("r", 1, "d", "attack"),
+        ("r", 2, "d", "attack"),  # replayed: it was written in round 1
     ]
-    selections = spark.createDataFrame(rows, "run_id string, round int, prompt_id string, verdict string")
-    assert (too_few_attacks(Inputs(context, {"selections": selections})) is not None) is sits_out
+    written = [("r", 2, "a"), ("r", 2, "b"), ("r", 2, "c"), ("r", 1, "d")]
+    frames = {
+        "selections": spark.createDataFrame(
+            verdicts, "run_id string, round int, prompt_id string, verdict string"
+        ),
+        "adversarial_prompts": spark.createDataFrame(
+            written, "run_id string, round int, request_id string"
+        ).withColumn("step", F.lit("attack")),
+    }
+    assert (too_few_attacks(Inputs(context, frames)) is not None) is sits_out
 
 
 def test_a_row_whose_prompt_fills_max_length_is_left_out_and_the_rest_is_numbered_on(

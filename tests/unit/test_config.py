@@ -83,7 +83,7 @@ HOSTED = "target.endpoint={base_url: 'http://host/v1', model: m}"
         ([HOSTED], "set target.enabled to false"),
         (
             [HOSTED, "target.enabled=false", "target.endpoint.budget=5"],
-            "a budget needs prompt_price and completion_price",
+            "a budget needs prompt_price or completion_price",
         ),
     ],
 )
