@@ -157,6 +157,14 @@ class Made:
                 }
             ),
         )  # fmt: skip
+        for name, role in (("adv", "adversary"), ("tgt-0", "target")):  # what it goes on from, of a row each
+            row = spark.range(1).select(
+                F.lit(name).alias("checkpoint_id"),
+                F.lit(role).alias("role"),
+                F.lit("warm_start").alias("source"),
+                F.lit("instructions").alias("source_table"),
+            )
+            self._add("training_examples", row.withColumns(run))
         made = [("adv", "adversary", 0, None), ("tgt-0", "target", 0, None), ("tgt-1", "target", 1, "tgt-0")]
         shaped = spark.createDataFrame(
             made, "checkpoint_id string, role string, round int, parent_checkpoint_id string"

@@ -108,7 +108,7 @@ def _data_sets(tables: Mapping[str, DataFrame], examples: DataFrame) -> DataFram
     }
     found = [
         examples.where(F.col("source_table") == table)
-        .withColumn("id", F.explode(F.array_distinct("source_ids")))
+        .withColumn("id", F.explode_outer(F.array_distinct("source_ids")))
         .join(tables[table].alias("i"), on=(F.col(f"i.{key}") == F.col("id")) & fits, how="left")
         .groupBy("checkpoint_id", "position", "source", "source_table")
         .agg(F.array_join(F.array_sort(F.collect_set("i.dataset")), ", ").alias("datasets"))
