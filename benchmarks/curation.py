@@ -31,7 +31,7 @@ from jobs.flags import config_path
 from pipelines.config import load_config
 from pipelines.lakehouse import Lakehouse
 from pipelines.lineage import closure
-from pipelines.origins import READS, keep_missing_origins, origins_of
+from pipelines.origins import keep_missing_origins, origins_of, tables_of
 from pipelines.session import open_session
 from pipelines.similarity import near_duplicates
 from pipelines.step import Inputs, RoundContext
@@ -206,8 +206,7 @@ class Made:
 
     def origins(self) -> int:
         """Origins of the checkpoint with all the rows."""
-        tables = {table: self.lakehouse.read(table) for table in READS}
-        return _counted(origins_of(tables, ["tgt-1"]))
+        return _counted(origins_of(tables_of(self.lakehouse), ["tgt-1"]))
 
     def closure(self) -> int:
         """Checkpoints in the closure of the one with all the rows."""

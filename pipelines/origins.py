@@ -4,6 +4,7 @@ The view `checkpoint_training_data` tells the same of every single row, but for 
 """
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
@@ -26,6 +27,13 @@ READS = (
     "runs",
 )
 _KEY = BY_NAME["checkpoint_origins"].key
+
+
+def tables_of(
+    lakehouse: Lakehouse, versions: Mapping[str, int] = MappingProxyType({})
+) -> dict[str, DataFrame]:
+    """The tables of `READS`, each at its version, or as it is now where none is given."""
+    return {table: lakehouse.read(table, versions.get(table)) for table in READS}
 
 
 def origins_of(tables: Mapping[str, DataFrame], checkpoints: Sequence[str]) -> DataFrame:
@@ -85,7 +93,7 @@ def keep_missing_origins(lakehouse: Lakehouse) -> None:
     at = lakehouse.version("checkpoint_origins")
     kept = lakehouse.read("checkpoint_origins", at).select("checkpoint_id").distinct().collect()
     if ids := sorted(registered - {row["checkpoint_id"] for row in kept}):
-        keep_origins(lakehouse, {table: lakehouse.read(table) for table in READS}, ids, at)
+        keep_origins(lakehouse, tables_of(lakehouse), ids, at)
 
 
 def _counted(frame: DataFrame, relation: str, **identity: Column) -> DataFrame:

@@ -25,7 +25,7 @@ from pipelines.history import History, now
 from pipelines.hosted import check_budget, check_judges_budgets, cost, cost_of_verdicts, hosted_spec
 from pipelines.lakehouse import Lakehouse
 from pipelines.models import LocalModel, local_model
-from pipelines.origins import keep_origins
+from pipelines.origins import keep_origins, tables_of
 from pipelines.plan import needs, side_by_side, steps_of
 from pipelines.scorers import judge_spec, reward_model_spec, scorer_rows
 from pipelines.session import is_local
@@ -539,7 +539,7 @@ class Runner:
     ) -> DataFrame | None:
         curated = self.history.counts(inputs.context.round, step.curated_by)
         if "sat_out" in curated:
-            counts.values |= {"rows": 0, "role": step.role, "sat_out": curated["sat_out"]}
+            counts.values |= curated
             return None
         recipe = curated["recipe"]
         checkpoint_id = digest(recipe)
@@ -562,8 +562,7 @@ class Runner:
         version = versions["training_examples"]
 
         def keep() -> None:
-            tables = {table: self.lakehouse.read(table, at) for table, at in versions.items()}
-            keep_origins(self.lakehouse, tables, [checkpoint_id])
+            keep_origins(self.lakehouse, tables_of(self.lakehouse, versions), [checkpoint_id])
 
         manifest, counts.busy_seconds = train(
             self.lakehouse, self.artifacts, self.trainers, order, version, keep

@@ -16,7 +16,7 @@ from pipelines.errors import IntegrityError
 from pipelines.generation import request_identity
 from pipelines.history import History
 from pipelines.lakehouse import Lakehouse
-from pipelines.origins import READS, origins_of
+from pipelines.origins import origins_of, tables_of
 from pipelines.plan import ALL
 from pipelines.step import GenerationStep
 from pipelines.training_jobs import REWARD_ROLES, prove_checkpoint
@@ -322,7 +322,7 @@ def _origins(lakehouse: Lakehouse, checkpoints: Sequence[str]) -> dict[str, list
     But for the names of data sets: a later import may hold a text, too.
     """
     same = [name for name in BY_NAME["checkpoint_origins"].key if name != "datasets"]
-    given = origins_of({table: lakehouse.read(table) for table in READS}, checkpoints)
+    given = origins_of(tables_of(lakehouse), checkpoints)
     kept = lakehouse.read("checkpoint_origins").where(F.col("checkpoint_id").isin(list(checkpoints)))
     sides = [
         given.select(*same, F.col("training_rows").alias("given"), F.lit(0).alias("kept")),

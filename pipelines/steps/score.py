@@ -9,11 +9,13 @@ from pyspark.sql import functions as F
 from pipelines.engines.protocol import ScorerSpec
 from pipelines.step import Inputs, TableStep
 
-_COLUMNS = ["response_id", "value", "label", "error", "prompt_tokens", "completion_tokens"]
-_SCHEMA = (
-    "response_id string, value double, label string, error string, prompt_tokens long, completion_tokens long"
-)
-_TOKENS = {"prompt_tokens": "Int64", "completion_tokens": "Int64"}  # which may be missing
+_TYPES = {
+    "response_id": "string", "value": "double", "label": "string", "error": "string", "prompt_tokens": "long",
+    "completion_tokens": "long",
+}  # fmt: skip
+_COLUMNS = list(_TYPES)
+_SCHEMA = ", ".join(f"{name} {kind}" for name, kind in _TYPES.items())
+_TOKENS = {name: "Int64" for name, kind in _TYPES.items() if kind == "long"}  # which may be missing
 REWARD_MODELS = ("safety", "helpfulness")
 
 
