@@ -83,9 +83,15 @@ def test_a_guards_value_is_the_share_of_safe_at_the_token_that_says_it(judge: Ju
     assert found["in pieces"].value == pytest.approx(0.1)
     assert found["after a line break"].value == pytest.approx(0.5)
     assert all(score.label is None and score.error is None for score in found.values())
-    assert Endpoint.seen[0]["messages"] == [
-        {"role": "user", "content": "a prompt"}, {"role": "assistant", "content": "plain"},
-    ]  # fmt: skip
+
+
+def test_a_guard_is_sent_the_prompt_and_the_response_as_a_dialogue(judge: Judge) -> None:
+    judge({"the response": _tokens({"safe": 1.0})}, kind="guard")
+    (sent,) = Endpoint.seen
+    assert sent["messages"] == [
+        {"role": "user", "content": "a prompt"},
+        {"role": "assistant", "content": "the response"},
+    ]
 
 
 def test_a_guard_that_says_neither_word_has_no_value(judge: Judge) -> None:
