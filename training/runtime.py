@@ -60,6 +60,8 @@ def prepare_process() -> None:
     torch.set_num_threads(int(wish))
     # A kernel without a deterministic form only warns: such a model still trains, its digest may not repeat.
     torch.use_deterministic_algorithms(True, warn_only=True)
+    # It would also fill every fresh tensor, for whoever reads what was never written: a twentieth of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     hub_logging: Any = transformers.utils.logging
     hub_logging.set_verbosity_error()
     hub_logging.disable_progress_bar()

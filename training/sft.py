@@ -23,6 +23,7 @@ from schemas.rendering import Tokenizer, render_example
 from training.checkpoints import copy_tokenizer, normalise_adapter_config
 from training.command import Trained, main
 from training.errors import JobError, ProofError
+from training.lengths import passes
 from training.loop import Batch, Objective, fit, pad, seed_everything
 from training.runtime import computing_dtype, rank
 
@@ -97,24 +98,25 @@ def completion_loss(keeps_logits: bool) -> Objective:
     """The weighted sum of cross-entropies over completion tokens.
 
     Args:
-        keeps_logits: whether the model can leave out the logits of leading tokens (`logits_to_keep`).
+        keeps_logits: whether the model can give the logits of some tokens only (`logits_to_keep`).
     """
 
-    def loss(model: nn.Module, batch: Batch) -> Tensor:
-        weight = batch["loss_weight"]
-        # Logits are needed from the token before the first completion on; prompts are often the longer part.
-        first = int((weight > 0).any(dim=0).nonzero()[0])
+    def of_one_pass(model: nn.Module, batch: Batch) -> Tensor:
+        inputs = dict(batch)
+        weight = inputs.pop("loss_weight")
+        # The places at which some row has a token of its completion; prompts are often the longer part.
+        learned = (weight > 0).any(dim=0).nonzero().flatten()
         # Indices and not their number: a slice would be a view, for which torch copies the head once a row.
-        kept = torch.arange(first - 1, weight.shape[1] - 1, device=weight.device)
-        extra = {"logits_to_keep": kept} if keeps_logits else {}
-        output = model(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False, **extra
-        )
-        logits = (output.logits if keeps_logits else output.logits[:, first - 1 : -1]).float()
+        extra = {"logits_to_keep": learned - 1} if keeps_logits else {}
+        output = model(**inputs, use_cache=False, **extra)
+        logits = (output.logits if keeps_logits else output.logits[:, learned - 1]).float()
         nll = nn.functional.cross_entropy(
-            logits.flatten(0, 1), batch["input_ids"][:, first:].flatten(), reduction="none"
+            logits.flatten(0, 1), inputs["input_ids"][:, learned].flatten(), reduction="none"
         )
-        return (nll * weight[:, first:].flatten()).sum()
+        return (nll * weight[:, learned].flatten()).sum()
+
+    def loss(model: nn.Module, batch: Batch) -> Tensor:
+        return torch.stack([of_one_pass(model, part) for _, part in passes(batch)]).sum()
 
     return loss
 

@@ -91,12 +91,16 @@ class Cluster:
         """Submit a `mart` command, as a user does from any folder, for so many cores: an executor has two."""
         delta = importlib.metadata.version("delta-spark")
         scala = f"{'.'.join(pyspark.__version__.split('.')[:2])}_2.13"
-        # Three JVMs a step on two cores: what they would gain by compiling, they never live to spend.
-        brief = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+        # Three JVMs a step on two cores: what they would gain by compiling, they never live to spend. The classes that the
+        # first driver loaded are mapped by all later JVMs; parsing them took each several seconds.
+        classes = self.folder / "classes.jsa"
+        shared = "SharedArchiveFile" if classes.exists() else "ArchiveClassesAtExit"
+        brief = f"-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:{shared}={classes}"
         settings = {
             "spark.executor.memory": "700m", "spark.driver.memory": "1g", "spark.executor.cores": "2",
             "spark.cores.max": str(cores),
-            "spark.driver.extraJavaOptions": brief, "spark.executor.extraJavaOptions": brief,
+            "spark.driver.extraJavaOptions": brief,
+            "spark.executor.extraJavaOptions": brief.replace("ArchiveClassesAtExit", "SharedArchiveFile"),
             "spark.sql.shuffle.partitions": "2", "spark.sql.codegen.wholeStage": "false",
             "spark.sql.codegen.factoryMode": "NO_CODEGEN", "spark.ui.enabled": "false",
         }  # fmt: skip
