@@ -17,7 +17,7 @@ CODE := jobs pipelines training schemas sandbox
 .PHONY: help preflight install sandbox test lint format unit e2e chaos wheel pins docs clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  ENGINE=cuda installs vLLM for a CUDA device instead of vLLM for the CPU; PYTHON=... names the interpreter;"
 	@echo "  ARGS='...' is handed on: to mart run (sandbox), to pytest (test, unit), to uv pip compile (pins)."
@@ -39,7 +39,7 @@ $(STAMP): $(PINS) pyproject.toml | preflight
 sandbox: preflight $(STAMP) ## four rounds on the embedded sandbox, with a summary at the end
 	$(BIN)/mart run --config conf/sandbox.yaml $(ARGS)
 
-test: lint ## lint, types, import contract, and every test
+test: lint ## lint, types, import contract, and every test but the long kills of make e2e
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(STAMP) ## style, types and the import contract

@@ -85,7 +85,11 @@ def parser() -> argparse.ArgumentParser:
         "--value", action="append", default=[], metavar="OURS=VALUE", help="the same value for every row"
     )
     load.add_argument(
-        "--where", action="append", default=[], metavar="THEIRS=VALUE", help="take only rows with that value"
+        "--where",
+        action="append",
+        default=[],
+        metavar="THEIRS=VALUE",
+        help="take only rows with that value; again for another value",
     )
     load.add_argument("--licence", default="unknown")
 

@@ -6,7 +6,7 @@ import logging
 import sys
 from collections.abc import Callable
 
-from jobs.flags import config_path, fork_point, pairs
+from jobs.flags import choices, config_path, fork_point, pairs
 from jobs.place import Place, open_place
 from pipelines.config import ImportConfig, RunConfig, load_config
 from pipelines.errors import ConfigError
@@ -74,7 +74,7 @@ def _import(options: argparse.Namespace) -> None:
         dataset=options.dataset,
         fields=pairs(options.field, "--field"),
         values=pairs(options.value, "--value"),
-        where={key: [value] for key, value in pairs(options.where, "--where").items()},
+        where=choices(options.where, "--where"),
         licence=options.licence,
     )
     with open_place(options, create=True) as place:

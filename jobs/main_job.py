@@ -14,7 +14,8 @@ from jobs.summary import summary
 from pipelines.beginning import begin
 from pipelines.config import RunConfig
 from pipelines.errors import ConfigError
-from pipelines.imports import import_all
+from pipelines.history import History
+from pipelines.imports import check_datasets, import_all
 from pipelines.lease import RunLease, process_holder
 from pipelines.plan import ALL, steps_of
 from pipelines.runner import Runner
@@ -81,17 +82,19 @@ def import_data(place: Place, config: RunConfig) -> None:
             totals.repeated,
             totals.refused,
         )
+    check_datasets(place.lakehouse, config)
 
 
 def run_one(place: Place, config: RunConfig, options: argparse.Namespace) -> None:
     """One step of one round, as a task of a scheduler: `begin` and `end` take and release the run for `--holder`."""
     lakehouse, run_id = place.lakehouse, options.run_id
-    # A scheduler's lease outlives its tasks' processes; it lapses a day after `begin` if `end` never ran.
+    # A scheduler's lease outlives its tasks' processes; it lapses a day after the last step began if `end` never ran.
     lease = RunLease(
         lakehouse, run_id, f"scheduler:{options.holder}" if options.holder else process_holder(), 86400.0
     )
     if options.name == "begin":
         begin(lakehouse, config, run_id, fork_point(options.fork))
+        resolve_round(History(lakehouse, run_id), config, options.round)
         lease.acquire(renew=False)
         import_data(place, config)
         return
@@ -105,7 +108,7 @@ def run_one(place: Place, config: RunConfig, options: argparse.Namespace) -> Non
     lease.acquire(renew=False)
     try:
         with _runner(place, config, run_id, single_step=True) as runner:
-            round = resolve_round(runner, config, options.round)
+            round = resolve_round(runner.history, config, options.round)
             if options.name in [step.name for step in steps_of(config, round)]:
                 runner.run_step(ALL[options.name], round)
             else:
@@ -117,16 +120,22 @@ def run_one(place: Place, config: RunConfig, options: argparse.Namespace) -> Non
             lease.release()
 
 
-def resolve_round(runner: Runner, config: RunConfig, round: str) -> int:
+def resolve_round(history: History, config: RunConfig, round: str) -> int:
     """The round that a step is for: a number, or `next`, the first round that has an unpublished step.
 
     Every task of a scheduled round asks for itself, so the last step, `report`, is what ends a round.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: it is neither, or the run has ended its last round.
     """
     if round.isdigit():
         return int(round)
     if round != "next":
         raise ConfigError(f"--round takes a number or next, got {round!r}")
-    return runner.history.next_round(lambda number: [step.name for step in steps_of(config, number)])
+    found = history.next_round(lambda number: [step.name for step in steps_of(config, number)])
+    if found > config.rounds:
+        raise ConfigError(
+            f"run {history.run_id} has ended all its {config.rounds} rounds; pause its schedule, or raise `rounds` in the "
+            "configuration to go on"
+        )
+    return found

@@ -317,6 +317,15 @@ class TrainingConfig(Part):
     rate_decay: float = Field(1.0, gt=0, le=1)
     warm_settings: SftSettings | None = None
 
+    @model_validator(mode="after")
+    def _rounds_serve_adapters(self) -> "TrainingConfig":
+        if any(settings and settings.method != "lora" for settings in (self.settings, self.warm_settings)):
+            raise ValueError(
+                "settings.method: the engine of a run serves adapters on one base, so rounds train with method lora; "
+                "full is for `python -m training.sft` alone"
+            )
+        return self
+
 
 class AdversaryConfig(TrainingConfig):
     """Fine-tuning of the adversary.

@@ -20,8 +20,8 @@ from typing import Any
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.config import DataConfig, ImportConfig
-from pipelines.errors import DataError, IntegrityError
+from pipelines.config import DataConfig, ImportConfig, RunConfig
+from pipelines.errors import ConfigError, DataError, IntegrityError
 from pipelines.functions import import_function
 from pipelines.import_kinds import KINDS, Field, Kind
 from pipelines.lakehouse import Lakehouse, local_frame, quote
@@ -91,6 +91,41 @@ def import_all(lakehouse: Lakehouse, config: DataConfig, prepared: Path) -> list
         totals = dict(zip(tables, pool.map(one_table, tables.values()), strict=True))
     turns = {table: iter(found) for table, found in totals.items()}
     return [next(turns[KINDS[item.kind].table]) for item in items]
+
+
+def check_datasets(lakehouse: Lakehouse, config: RunConfig) -> None:
+    """Refuse a configuration that names a data set which was never imported: it would be taken for an empty one.
+
+    Raises:
+        ConfigError: there is no row of it; names those that are there.
+    """
+    data = config.data
+    wanted = [
+        ("data.seeds", data.seeds, "seed_prompts"),
+        ("data.benign", data.benign, "seed_prompts"),
+        ("data.instructions", data.instructions, "instructions"),
+        ("data.warm_start", data.warm_start, "instructions"),
+        ("data.suites", data.suites, "evaluation_prompts"),
+        *(
+            (f"reward_models.{aspect}.dataset", model.dataset, "preferences")
+            for aspect, model in config.reward_models.items()
+        ),
+    ]
+    known: dict[str, list[str]] = {}
+    for key, name, table in wanted:
+        if name is None:
+            continue
+        if table not in known:
+            known[table] = sorted(
+                row["dataset"] for row in lakehouse.read(table).select("dataset").distinct().collect()
+            )
+        if name not in known[table]:
+            near = difflib.get_close_matches(name, known[table], n=1)
+            raise ConfigError(
+                f"{key} is {name!r}, of which no row was imported into {table}"
+                + (f"; did you mean {near[0]!r}?" if near else f"; there: {', '.join(known[table]) or 'none yet'}.")
+                + " `mart data import`, or data.imports, brings data in"
+            )
 
 
 def import_source(lakehouse: Lakehouse, item: ImportConfig) -> ImportTotals:

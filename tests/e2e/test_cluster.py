@@ -108,7 +108,8 @@ class Cluster:
             return subprocess.Popen(
                 [
                     str(SPARK / "bin" / "spark-submit"), "--master", self.url,
-                    "--packages", f"io.delta:delta-spark_{scala}:{delta}", "--py-files", str(self.shipped),
+                    "--packages", f"io.delta:delta-spark_{scala}:{delta}", "--exclude-packages", "org.apache.*:*",
+                    "--py-files", str(self.shipped),
                     *(word for key, value in settings.items() for word in ("--conf", f"{key}={value}")),
                     str(ROOT / "jobs" / "submit.py"), *words,
                 ],

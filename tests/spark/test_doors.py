@@ -10,6 +10,12 @@ import yaml
 from pyspark.sql import SparkSession
 
 from jobs.cli import main
+from jobs.main_job import resolve_round
+from pipelines.config import load_config
+from pipelines.errors import ConfigError
+from pipelines.history import History
+from pipelines.lakehouse import Lakehouse
+from pipelines.plan import steps_of
 
 Door = Callable[..., tuple[int, str]]
 
@@ -93,6 +99,17 @@ def test_a_step_out_of_turn_is_told_what_goes_before_it(step: Door) -> None:
 def test_the_next_round_of_a_new_run_is_the_warm_start(step: Door) -> None:
     code, said = step("attack", "monday", "--round", "next")
     assert code == 0 and "round 0 has no step attack" in said
+
+
+@pytest.mark.usefixtures("begun")
+def test_a_schedule_is_told_that_its_run_has_ended_all_rounds(folder: Path, spark: SparkSession) -> None:
+    config = load_config(folder / "run.yaml")
+    history = History(Lakehouse(spark, "mart", folder / "lakehouse" / "tables"), "nightly")
+    for round in (0, 1):
+        for step in steps_of(config, round):
+            history.record_done(round, step.name, {})
+    with pytest.raises(ConfigError, match="run nightly has ended all its 1 rounds; pause its schedule"):
+        resolve_round(history, config, "next")
 
 
 @pytest.mark.usefixtures("begun")

@@ -9,9 +9,9 @@ import pytest
 from pyspark.sql import SparkSession
 
 from pipelines import imports
-from pipelines.config import DataConfig, ImportConfig
-from pipelines.errors import DataError
-from pipelines.imports import ImportTotals, import_all, import_source, suite_digest
+from pipelines.config import DataConfig, ImportConfig, RunConfig
+from pipelines.errors import ConfigError, DataError
+from pipelines.imports import ImportTotals, check_datasets, import_all, import_source, suite_digest
 from pipelines.lakehouse import Lakehouse
 from schemas.digests import text_sha256
 from schemas.tables import (
@@ -193,6 +193,31 @@ def test_a_source_without_the_rows_asked_for_is_an_error_and_writes_nothing(
         bring([{"text": "a", "part": "one"}, {"text": "b", "part": "two"}], "none", where={"part": ["three"]})
     assert held(lakehouse, "imports", "none", "import_id") == []
     assert held(lakehouse, "seed_prompts", "none", "text") == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (
+            {"seeds": "named_seed"},
+            r"data\.seeds is 'named_seed', of which no row .*; did you mean 'named_seeds'\?",
+        ),
+        (
+            {"seeds": "named_seeds", "suites": "s"},
+            r"data\.suites is 's', of which no row was imported into eval",
+        ),
+    ],
+)
+def test_a_data_set_that_was_never_imported_is_refused(
+    lakehouse: Lakehouse, bring: Callable[..., ImportTotals], settings: dict[str, str], says: str
+) -> None:
+    bring([{"text": "named"}], "named_seeds")
+    judge = {"base": "nowhere"}
+    config = RunConfig.model_validate(
+        {"model": "m", "data": settings, "reward_models": {"safety": judge, "helpfulness": judge}}
+    )
+    with pytest.raises(ConfigError, match=says):
+        check_datasets(lakehouse, config)
 
 
 def test_a_table_is_a_source_at_the_version_named(lakehouse: Lakehouse) -> None:

@@ -74,6 +74,12 @@ def test_a_reward_model_that_can_not_begin_with_the_other_is_refused(setting: st
         load_config(SANDBOX, ["reward_models.helpfulness.begins_with=safety", setting])
 
 
+@pytest.mark.parametrize("settings", ["target.settings", "adversary.warm_settings"])
+def test_rounds_that_would_train_all_weights_are_refused(settings: str) -> None:
+    with pytest.raises(ConfigError, match="rounds train with method lora"):
+        load_config(SANDBOX, [f"{settings}={{method: full}}"])
+
+
 HOSTED = "target.endpoint={base_url: 'http://host/v1', model: m}"
 
 
