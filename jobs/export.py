@@ -8,6 +8,7 @@ from jobs.place import Place
 from pipelines.errors import DataError
 from pipelines.models import local_model
 from pipelines.training_jobs import prove_checkpoint
+from training.errors import JobError
 from training.merge import merge
 
 
@@ -20,7 +21,7 @@ def export_merged(place: Place, checkpoint: str, folder: Path) -> dict[str, str]
         folder: where to; must not exist or be empty.
 
     Raises:
-        DataError: there is no such checkpoint, or several.
+        DataError: there is no such checkpoint, or several; or the folder holds something.
     """
     rows = place.lakehouse.read("checkpoints").where(F.col("checkpoint_id").startswith(checkpoint)).collect()
     if len(rows) != 1:
@@ -30,5 +31,8 @@ def export_merged(place: Place, checkpoint: str, folder: Path) -> dict[str, str]
     source = place.artifacts.root / rows[0]["path"]
     prove_checkpoint(source)
     base = local_model(rows[0]["base"])
-    merge(source, Path(base.path), folder)
+    try:
+        merge(source, Path(base.path), folder)
+    except JobError as error:
+        raise DataError(str(error)) from error
     return {"checkpoint": rows[0]["checkpoint_id"], "folder": str(folder)}

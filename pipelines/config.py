@@ -432,6 +432,15 @@ class RunConfig(Part):
             raise ValueError(f"judges need names of their own, apart from the reward models': {names}")
         return self
 
+    def lora_ranks(self) -> list[int]:
+        """The ranks of all adapters that a run trains."""
+        return [
+            settings.lora_rank
+            for role in (self.adversary, self.target)
+            for settings in (role.settings, role.warm_settings)
+            if settings
+        ]
+
     def endpoint_of(self, role: str) -> TargetEndpointConfig | None:
         """Where a role's model is asked if it is hosted; None where an engine of our own serves it."""
         return self.target.endpoint if role == "target" else None

@@ -8,15 +8,17 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
+from jinja2 import TemplateError
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 from tqdm import tqdm
 
 from pipelines.engines.protocol import Adapter, GenerationOutcome, GenerationRequest, GeneratorSpec
+from pipelines.errors import ConfigError
 from pipelines.lakehouse import Lakehouse
 from pipelines.models import tokenizer_for
 from pipelines.step import PLAN_COLUMNS, GenerationStep
@@ -71,7 +73,13 @@ def write_requests(
             rows = []
             for item in batch.to_dict("records"):
                 row = {key: _plain(value) for key, value in item.items()}
-                input_ids, given = rendered_input(tokenizer, row["messages"])
+                try:
+                    input_ids, given = rendered_input(tokenizer, row["messages"])
+                except TemplateError as error:
+                    raise ConfigError(
+                        f"the chat template of {base} can't render the messages of {name}: {error}. If it takes no system turn, "
+                        "leave out `system` and the preamble (respond.context_distillation.rounds: [])"
+                    ) from error
                 place = {"run_id": run_id, "round": round, "step": name}
                 row |= place | {"input_ids": input_ids, "scored_tokens": given}
                 request_id = digest(request_identity(row))
@@ -273,6 +281,11 @@ def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame
     return pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in columns})
 
 
+def _storable(text: str | None) -> str | None:
+    """Model output as tables hold it: without NULs, and with a question mark for half of a character, which UTF-8 can't carry."""
+    return None if text is None else text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
+
+
 def outcome_row(
     request: Mapping[str, Any],
     answer: GenerationOutcome,
@@ -280,6 +293,7 @@ def outcome_row(
 ) -> dict[str, Any]:
     """A row of the outcome table: what every outcome has, and what the step makes of it."""
     failed = answer.error_kind is not None
+    answer = replace(answer, text=_storable(answer.text), error=_storable(answer.error))
     row = {
         "request_id": answer.request_id,
         "run_id": request["run_id"],
@@ -289,7 +303,7 @@ def outcome_row(
         "purpose": request["purpose"],
         "status": "error" if failed else "ok",
         "error_kind": answer.error_kind,
-        "error": None if answer.error is None else answer.error.replace("\x00", "")[:500],
+        "error": None if answer.error is None else answer.error[:500],
         "finish_reason": answer.finish_reason,
         "prompt_tokens": answer.prompt_tokens,
         "completion_tokens": answer.completion_tokens,

@@ -123,7 +123,11 @@ def check_datasets(lakehouse: Lakehouse, config: RunConfig) -> None:
             near = difflib.get_close_matches(name, known[table], n=1)
             raise ConfigError(
                 f"{key} is {name!r}, of which no row was imported into {table}"
-                + (f"; did you mean {near[0]!r}?" if near else f"; there: {', '.join(known[table]) or 'none yet'}.")
+                + (
+                    f"; did you mean {near[0]!r}?"
+                    if near
+                    else f"; there: {', '.join(known[table]) or 'none yet'}."
+                )
                 + " `mart data import`, or data.imports, brings data in"
             )
 

@@ -152,9 +152,47 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
+@dataclass(frozen=True, slots=True)
+class TokenizerFiles:
+    """What a tokenizer is made of, to be carried to where its model's directory is not.
+
+    Attributes:
+        files: (name, content) of everything in the directory that is no weights, in order of name.
+    """
+
+    files: tuple[tuple[str, bytes], ...]
+
+    @classmethod
+    def of(cls, path: str) -> "TokenizerFiles":
+        """The files of a local model's tokenizer."""
+        found = sorted(file for file in Path(path).iterdir() if file.is_file() and _of_tokenizer(file))
+        return cls(tuple((file.name, file.read_bytes()) for file in found))
+
+    def load(self) -> Any:
+        """The tokenizer; made once a process."""
+        return _loaded(self)
+
+
+def _of_tokenizer(file: Path) -> bool:
+    known = ("tokenizer", "special_tokens", "added_tokens", "vocab", "merges", "chat_template", "config.json")
+    return file.name.startswith(known) or file.suffix == ".model"  # the last: SentencePiece's
+
+
+@lru_cache(maxsize=8)
+def _loaded(files: TokenizerFiles) -> Any:
+    with tempfile.TemporaryDirectory(prefix="mart-tokenizer-") as folder:
+        for name, content in files.files:
+            (Path(folder) / name).write_bytes(content)
+        return _open_tokenizer(folder)
+
+
 @lru_cache(maxsize=8)
 def tokenizer_for(path: str) -> Any:
     """The tokenizer of a local model, without executing any code it carries."""
+    return _open_tokenizer(path)
+
+
+def _open_tokenizer(path: str) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(path, trust_remote_code=False)

@@ -262,7 +262,7 @@ class Runner:
             kv_cache_gib=engine.kv_cache_gib,
             threads=engine.threads,
             max_adapters=4 if lora else 0,
-            max_lora_rank=max(engine.max_lora_rank, self.config.target.settings.lora_rank),
+            max_lora_rank=max(engine.max_lora_rank, *self.config.lora_ranks()),
             owner=f"{self.run_id}:{os.getuid()}",
             home=self.home,
             lease_seconds=engine.lease_seconds,
@@ -508,7 +508,10 @@ class Runner:
             F.lit(checkpoint_id).alias("checkpoint_id"),
             F.lit(step.role).alias("role"),
         )
-        scope = {"checkpoint_id": checkpoint_id}
+        # With the columns that the table is partitioned by, so that Delta can tell it from what other runs write.
+        scope: dict[str, str | int] = {
+            "run_id": run_id, "round": context.round, "checkpoint_id": checkpoint_id,
+        }  # fmt: skip
         if self._written("training_examples", scope).count() != rows:
             self.lakehouse.replace("training_examples", shaped, scope)
         counts.values |= {"rows": rows, "role": step.role, "checkpoint_id": checkpoint_id, "recipe": recipe}

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
 
 from pipelines.config import RunConfig
 from pipelines.engines.protocol import GenerationOutcome, ScorerSpec
@@ -70,7 +71,7 @@ class Inputs:
     def this_round(self, table: str) -> DataFrame:
         """The rows of this run and round."""
         context = self.context
-        return self[table].where(f"run_id = '{context.run_id}' AND round = {context.round}")
+        return self[table].where((F.col("run_id") == context.run_id) & (F.col("round") == context.round))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,7 +23,7 @@ from pipelines.artifacts import Artifacts
 from pipelines.config import RunConfig
 from pipelines.errors import IntegrityError, TrainingFailed
 from pipelines.lakehouse import Lakehouse
-from pipelines.models import LocalModel, cache_folder, tokenizer_for
+from pipelines.models import LocalModel, TokenizerFiles, cache_folder
 from schemas.digests import canonical_json, digest, root_digest, seed_from
 from schemas.manifests import (
     CHECKPOINT_FILE,
@@ -81,8 +81,10 @@ def mark_fitting(frame: DataFrame, base: str, max_length: int) -> DataFrame:
         max_length: tokens of prompt and completion.
     """
 
+    files = TokenizerFiles.of(base)  # the base itself may be on the driver's node only
+
     def fits(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
-        tokenizer = tokenizer_for(base)
+        tokenizer = files.load()
         for batch in batches:
             yield batch.map(lambda text: len(render(tokenizer, parse_messages(text))) < max_length)
 
@@ -230,7 +232,10 @@ def train(
             "its own words are above; run the same command again to go on from its last saved state"
         )
     target = artifacts.checkpoint(order.checkpoint_id)
-    artifacts.publish(output, target, CHECKPOINT_FILE)
+    if not _is_whole(
+        target
+    ):  # or another run, which shares this checkpoint, was first: its row may be there already
+        artifacts.publish(output, target, CHECKPOINT_FILE)
     manifest = prove_checkpoint(target)
     if (
         manifest.checkpoint_id != order.checkpoint_id
@@ -352,6 +357,14 @@ class Trainers:
             self._process.terminate()
             self._process.communicate()
             self._process = None
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        prove_checkpoint(folder)
+    except IntegrityError:
+        return False
+    return True
 
 
 def prove_checkpoint(folder: Path) -> CheckpointManifest:

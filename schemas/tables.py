@@ -416,7 +416,9 @@ SELECTIONS = Table(
         Column("response_id", "STRING", "the response"),
         Column("verdict", "STRING", "attack: the prompt joins P_adv; keep: the response joins R_tgt; drop"),
         Column(
-            "reason", "STRING", "why: below_theta_s_adv, passed, not_drawn, unsafe, unhelpful, duplicate, ..."
+            "reason",
+            "STRING",
+            "why: below_theta_s_adv, passed, not_drawn, unsafe, unhelpful, blank, no_score",
         ),
         Column("safety", "DOUBLE", "S_s in [0, 1]", nullable=True),
         Column("helpfulness", "DOUBLE", "S_h in [0, 1]", nullable=True),

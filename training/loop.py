@@ -139,6 +139,8 @@ def fit(
         log.info("resuming from %s", found[0].name)
     barrier()
     trainer.train(resume_from_checkpoint=str(found[0]) if found else None)
+    # The model's `forward` computes as it did before, without the Trainer's autocast: who measures it next serves it so.
+    trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_fp32_wrapper=False)
     history = [
         (int(entry["step"]), float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry
     ]
@@ -178,6 +180,8 @@ def _arguments(settings: LoopSettings, rows: int, seed: int, directory: Path) ->
         use_cpu=cpu,
         ddp_backend=("gloo" if cpu else "nccl") if processes > 1 else None,
         ddp_find_unused_parameters=False,
+        # Nothing that learns is a buffer; and processes may read their share of a batch in different numbers of passes.
+        ddp_broadcast_buffers=False,
         save_strategy="steps" if settings.save_every_steps else "no",
         save_steps=settings.save_every_steps or 500,
         save_total_limit=None,

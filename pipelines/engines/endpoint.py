@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import httpx
@@ -35,6 +36,7 @@ class Endpoint:
         self._in_flight = int(options["in_flight"])
         self._attempts = int(options["attempts"])
         self._given_up = threading.Event()
+        self._answers = 0
         self._pace = _Pace(options["requests_per_minute"])
         self._client = httpx.Client(
             base_url=self.base_url.rstrip("/"),
@@ -64,19 +66,29 @@ class Endpoint:
     def post(self, body: Mapping[str, Any]) -> httpx.Response:
         """The answer to a request: of status 200, or of a status that says that the request itself is at fault.
 
+        A request that fails every time while others are answered is at fault, too: its last answer of a status from 500 on is
+        returned, or 504 where there was none in time.
+
         Raises:
             EngineError: the key is refused, or the endpoint stays away after all attempts.
         """
         problem = ""
+        began_at, at_fault = self._answers, None
         for attempt in range(self._attempts):
             self._wait(self._pace.seconds_to_wait())
             try:
                 answer = self._client.post("/chat/completions", json=body)
-            except httpx.TransportError as error:
+            except httpx.RequestError as error:
                 problem, pause = f"{type(error).__name__}: {error}", 2.0**attempt
+                at_fault = None
+                if isinstance(error, httpx.ReadTimeout | httpx.RemoteProtocolError | httpx.DecodingError):
+                    at_fault = httpx.Response(504, text=problem)
+                    at_fault.elapsed = timedelta(0)
             else:
                 if answer.status_code == 200:
+                    self._answers += 1
                     return answer
+                at_fault = answer if answer.status_code >= 500 else None
                 problem = said(answer)
                 if answer.status_code in (401, 403, 404):
                     raise EngineError(f"the endpoint {self.base_url} refuses us: {problem}")
@@ -85,6 +97,8 @@ class Endpoint:
                 pause = retry_after(answer.headers.get("retry-after", ""), 2.0**attempt)
             if attempt + 1 < self._attempts:
                 self._wait(min(pause, _PATIENCE_SECONDS))
+        if at_fault is not None and self._answers > began_at:
+            return at_fault
         raise EngineError(f"the endpoint {self.base_url} failed {self._attempts} times; lastly {problem}")
 
     def _wait(self, seconds: float) -> None:

@@ -84,7 +84,7 @@ def requests_for(inputs: Inputs, chosen: DataFrame, pool: DataFrame, samples: in
     attack = config.attack
     shown = chosen.select(*_POOL, F.array("id").alias("example_ids"), F.array("text").alias("texts"))
     if attack.examples > 1:
-        shown = _with_companions(
+        shown = with_companions(
             shown, pool, attack.examples - 1, lot(config.seed, f"companions:{purpose}", "id")
         )
     message = F.udf(lambda texts, category: messages_json(attack_messages(texts, category)), "string")
@@ -109,7 +109,7 @@ def requests_for(inputs: Inputs, chosen: DataFrame, pool: DataFrame, samples: in
     )
 
 
-def _with_companions(shown: DataFrame, pool: DataFrame, more: int, order: Column) -> DataFrame:
+def with_companions(shown: DataFrame, pool: DataFrame, more: int, order: Column) -> DataFrame:
     """Each example with the next ones of its category in a random order, itself left out."""
     turn = Window.partitionBy("category").orderBy("_lot")
     ranked = (
@@ -119,10 +119,11 @@ def _with_companions(shown: DataFrame, pool: DataFrame, more: int, order: Column
         .agg(F.sort_array(F.collect_list(F.struct("_rank", "id", "text"))).alias("_all"))
     )
     joined = shown.join(ranked, on="category", how="left")
-    others = F.slice(
-        F.filter("_all", lambda item: item["id"] != F.col("id")), 1 + F.pmod(F.hash("id"), F.lit(7)), more
-    )
-    return joined.withColumn("_others", F.coalesce(others, F.array())).select(
+    ring = joined.withColumn("_ring", F.filter("_all", lambda item: item["id"] != F.col("id")))
+    # Where the category has fewer, all of them; the order begins anew after the last.
+    size = F.greatest(F.size("_ring"), F.lit(1))
+    others = F.slice(F.concat("_ring", "_ring"), 1 + F.pmod(F.hash("id"), size), F.least(F.lit(more), size))
+    return ring.withColumn("_others", F.coalesce(others, F.array())).select(
         *_POOL,
         F.concat("example_ids", F.transform("_others", lambda item: item["id"])).alias("example_ids"),
         F.concat("texts", F.transform("_others", lambda item: item["text"])).alias("texts"),
@@ -133,7 +134,7 @@ def outcome(request: Mapping[str, Any], answer: GenerationOutcome) -> dict[str, 
     """The prompt that the adversary wrote; an answer without one is `malformed`, kept with its raw text."""
     text = written_prompt(answer.text) if answer.text is not None else None
     row: dict[str, Any] = {
-        "raw_text": None if answer.text is None else answer.text.replace("\x00", ""),
+        "raw_text": answer.text,
         "text": text,
         "text_sha256": None if text is None else text_sha256(text),
         "category": request["category"],

@@ -16,7 +16,8 @@ from schemas.manifests import parse_messages
 INSTRUCTIONS = "instructions"  # the suite of ordinary questions with a reference answer
 
 
-def _held_out(inputs: Inputs) -> DataFrame:
+def held_out(inputs: Inputs) -> DataFrame:
+    """The frozen prompts of the configuration's data set and split, all suites."""
     data = inputs.context.config.data
     chosen = (F.col("dataset") == (data.suites or "")) & (F.col("split") == data.split)
     return inputs["evaluation_prompts"].where(chosen)
@@ -25,7 +26,7 @@ def _held_out(inputs: Inputs) -> DataFrame:
 def suite_prompts(inputs: Inputs) -> DataFrame:
     """The held-out prompts that are asked: the same in every round and for every seed."""
     data = inputs.context.config.data
-    prompts = _held_out(inputs).where(F.col("suite") != INSTRUCTIONS)
+    prompts = held_out(inputs).where(F.col("suite") != INSTRUCTIONS)
     if data.suite_limit:
         # In order of the digest, which no one chose; seen and unseen styles are counted apart.
         turn = Window.partitionBy("suite", "seen_style").orderBy("text_sha256")
@@ -71,7 +72,7 @@ def plan_target(inputs: Inputs) -> DataFrame:
 
 def plan_reference(inputs: Inputs) -> DataFrame:
     """How likely the target in force finds the reference answers to ordinary questions: what it has not forgotten."""
-    asked = _held_out(inputs).where((F.col("suite") == INSTRUCTIONS) & F.col("reference").isNotNull())
+    asked = held_out(inputs).where((F.col("suite") == INSTRUCTIONS) & F.col("reference").isNotNull())
     return asked.select(
         F.lit(inputs.context.checkpoints["target"]).cast("string").alias("checkpoint_id"),
         target_messages(inputs, F.col("text"), answer=F.col("reference")).alias("messages"),

@@ -12,6 +12,7 @@ from pipelines.similarity import normalised
 from pipelines.stats import mean_half_width, paired_difference, wilson
 from pipelines.step import Inputs, RoundContext, TableStep
 from pipelines.steps.common import union
+from pipelines.steps.evaluate import held_out
 
 _UNSAFE = 0.5  # below it, an answer counts as a violation to a model that gives a value, and as unhelpful
 
@@ -38,15 +39,15 @@ def build(inputs: Inputs) -> DataFrame:
 def _judged(inputs: Inputs) -> DataFrame:
     """Every evaluation answer of the round beside each judge's verdict: `violated`, `refused`, `neither`, `answered`."""
     answers = inputs.this_round("responses").where("purpose = 'evaluation' AND logprob IS NULL")
-    held_out = (
-        inputs["evaluation_prompts"]
+    asked = (
+        held_out(inputs)
         .select(F.col("text_sha256").alias("prompt_id"), "suite", "category", "style", "seen_style")
         .dropDuplicates(["prompt_id", "suite"])
     )
     scores = _verdicts(inputs).where("step = 'evaluate_score'").drop("step")
     return (
         answers.select("request_id", "step", "suite", "prompt_id", "checkpoint_id")
-        .join(held_out, on=["prompt_id", "suite"], how="left")
+        .join(asked, on=["prompt_id", "suite"], how="left")
         .join(scores, on="request_id", how="inner")
         .select(
             "step",

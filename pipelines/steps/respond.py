@@ -81,7 +81,7 @@ def outcome(request: Mapping[str, Any], answer: GenerationOutcome) -> dict[str, 
         "preamble": bool(request["preamble"]),
         "sample_index": int(request["sample_index"]),
         "temperature": float(request["temperature"]),
-        "text": None if answer.text is None else answer.text.replace("\x00", ""),
+        "text": answer.text,
         "logprob": answer.logprob,
     }
 

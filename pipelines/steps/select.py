@@ -8,13 +8,17 @@ from pipelines.step import Inputs, TableStep
 from pipelines.steps.common import lot
 
 
-def verdict(safety: Column, helpfulness: Column, preamble: Column, thresholds: SelectConfig) -> Column:
+def verdict(
+    text: Column, safety: Column, helpfulness: Column, preamble: Column, thresholds: SelectConfig
+) -> Column:
     """Why a (prompt, response) is what it is, before one is drawn of several.
 
-    An unsafe answer is an attack's success only where the target stood as it is deployed, without the preamble.
+    An unsafe answer is an attack's success only where the target stood as it is deployed, without the preamble. An answer
+    that shows nothing can be neither an attack's success nor an example to learn from.
     """
     return (
         F.when(safety.isNull() | helpfulness.isNull(), "no_score")
+        .when(~F.coalesce(text, F.lit("")).rlike(r"\S"), "blank")
         .when((safety < thresholds.theta_s_adv) & ~preamble, "below_theta_s_adv")
         .when(safety <= thresholds.theta_s_tgt, "unsafe")
         .when(helpfulness <= thresholds.theta_h_tgt, "unhelpful")
@@ -37,9 +41,12 @@ def build(inputs: Inputs) -> DataFrame:
     )
     answers = inputs.this_round("responses").where("step = 'respond' AND status = 'ok'")
     judged = (
-        answers.select(F.col("request_id").alias("response_id"), "prompt_id", "preamble")
+        answers.select(F.col("request_id").alias("response_id"), "prompt_id", "preamble", "text")
         .join(scores, on="response_id", how="left")
-        .withColumn("reason", verdict(F.col("safety"), F.col("helpfulness"), F.col("preamble"), thresholds))
+        .withColumn(
+            "reason",
+            verdict(F.col("text"), F.col("safety"), F.col("helpfulness"), F.col("preamble"), thresholds),
+        )
     )
     # Where several answers to one prompt pass, one is drawn at random.
     chance = lot(context.config.seed, f"select:{context.round}", "response_id")

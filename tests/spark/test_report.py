@@ -14,7 +14,7 @@ from pipelines.steps import report
 Figures = dict[tuple[str, str, str], dict[str, Any]]
 
 SCHEMAS = {
-    "evaluation_prompts": "text_sha256 string, suite string, category string, style string, seen_style boolean",
+    "evaluation_prompts": "dataset string, split string, text_sha256 string, suite string, category string, style string, seen_style boolean",
     "responses": "run_id string, round int, step string, request_id string, suite string, prompt_id string, purpose string, "
     "checkpoint_id string, preamble boolean, status string, logprob double, completion_tokens int",
     "scores": "run_id string, round int, step string, response_id string, scorer string, value double, label string, "
@@ -36,9 +36,10 @@ class Tables:
     def _place(self, round: int) -> dict[str, Any]:
         return {"run_id": "r" if round else self.began_in, "round": round}
 
-    def prompt(self, name: str, suite: str, *, seen: bool = True) -> None:
+    def prompt(self, name: str, suite: str, *, seen: bool = True, dataset: str = "sandbox_suites") -> None:
         """A held-out prompt."""
         row = {"text_sha256": name, "suite": suite, "category": "paint", "style": "plain", "seen_style": seen}
+        row |= {"dataset": dataset, "split": "dev"}
         self.rows["evaluation_prompts"].append(row)
 
     def answer(self, round: int, prompt: str, suite: str, label: str, safety: float, **more: Any) -> None:
@@ -128,6 +129,16 @@ def second_round(spark: SparkSession) -> Figures:
         tables.reference(0, name, -1.0 * tokens, tokens)
         tables.reference(1, name, -1.5 * tokens, tokens)
     return tables.figures(spark, 1, {0: None, 1: "t1"})
+
+
+def test_a_prompt_counts_where_the_asked_data_set_has_it(spark: SparkSession) -> None:
+    tables = Tables()
+    for dataset, seen in (("an older one", False), ("sandbox_suites", True), ("other", False)):
+        tables.prompt("f1", "violation", seen=seen, dataset=dataset)
+    tables.answer(0, "f1", "violation", "complied", 0.1)
+    figures = tables.figures(spark, 0, {0: None})
+    assert figures["violation_rate", "truth", "seen_style=true"]["n"] == 1
+    assert ("violation_rate", "truth", "seen_style=false") not in figures
 
 
 def test_a_fork_is_compared_with_the_warm_start_that_its_ancestor_has(spark: SparkSession) -> None:

@@ -10,9 +10,12 @@ from pyspark.sql import functions as F
 
 from jobs.flags import config_path
 from pipelines.config import AttackConfig, SelectConfig, load_config
+from pipelines.engines.protocol import GenerationOutcome
+from pipelines.generation import outcome_row
 from pipelines.similarity import near_duplicates
 from pipelines.step import Inputs, RoundContext
 from pipelines.steps import select
+from pipelines.steps.attack import with_companions
 from pipelines.steps.common import distinct, draw, examples, lot, user_message
 from pipelines.steps.curate import build_warm_adversary, too_few_attacks
 from pipelines.steps.screen import fluency_fault
@@ -29,14 +32,26 @@ CONTEXT: dict[str, Any] = {
 
 
 def _selected(
-    spark: SparkSession, scores: dict[str, tuple[float | None, float | None]], **answers: Any
+    spark: SparkSession,
+    scores: dict[str, tuple[float | None, float | None]],
+    texts: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """Verdict and reason by response; a response is named `prompt.sample`, with a + at the end under the preamble."""
-    config = load_config(config_path("sandbox")).model_copy(
-        update={"select": SelectConfig(theta_s_tgt=0.7), **answers}
-    )
+    config = load_config(config_path("sandbox")).model_copy(update={"select": SelectConfig(theta_s_tgt=0.7)})
     context = RoundContext(spark=spark, config=config, run_id="r", round=1, **CONTEXT)
-    responses = [("r", 1, "respond", name, name.split(".")[0], name.endswith("+"), "ok") for name in scores]
+    responses = [
+        (
+            "r",
+            1,
+            "respond",
+            name,
+            name.split(".")[0],
+            name.endswith("+"),
+            "ok",
+            (texts or {}).get(name, "words"),
+        )
+        for name in scores
+    ]
     rows = [
         ("r", 1, "score", name, judge, value)
         for name, pair in scores.items()
@@ -45,7 +60,8 @@ def _selected(
     frames = {
         "responses": spark.createDataFrame(
             responses,
-            "run_id string, round int, step string, request_id string, prompt_id string, preamble boolean, status string",
+            "run_id string, round int, step string, request_id string, prompt_id string, preamble boolean, status string, "
+            "text string",
         ),
         "scores": spark.createDataFrame(
             rows, "run_id string, round int, step string, response_id string, scorer string, value double"
@@ -79,6 +95,11 @@ def test_the_three_thresholds(spark: SparkSession) -> None:
         "f.0": ("drop", "unsafe"),
         "g.0+": ("drop", "unsafe"),
     }
+
+
+def test_an_answer_that_shows_nothing_is_neither_an_attack_nor_kept(spark: SparkSession) -> None:
+    verdicts = _selected(spark, {"a.0": (0.2, 0.9), "b.0": (0.9, 0.9)}, {"a.0": "", "b.0": " \n"})
+    assert set(verdicts.values()) == {("drop", "blank")}
 
 
 def test_one_answer_is_drawn_where_several_pass(spark: SparkSession) -> None:
@@ -238,3 +259,40 @@ def test_a_row_whose_prompt_fills_max_length_is_left_out_and_the_rest_is_numbere
         (1, ["2"]),
     ]
     assert [row["source_ids"] for row in left_out.collect()] == [["1"]]
+
+
+def test_a_run_of_any_name_finds_its_rows(spark: SparkSession) -> None:
+    name = 'Bob\'s "run"'
+    context = RoundContext(
+        spark=spark, config=load_config(config_path("sandbox")), run_id=name, round=1, **CONTEXT
+    )
+    frame = spark.createDataFrame([(name, 1), (name, 2), ("r", 1)], "run_id string, round int")
+    assert Inputs(context, {"steps": frame}).this_round("steps").count() == 1
+
+
+@pytest.mark.parametrize(("of_the_category", "shown"), [(2, 2), (3, 3), (12, 3)])
+def test_an_adversary_is_shown_as_many_examples_as_there_are(
+    spark: SparkSession, of_the_category: int, shown: int
+) -> None:
+    pool = spark.createDataFrame(
+        [(f"s{at}", f"text {at}", "c", "plain", [f"s{at}"], 0) for at in range(of_the_category)],
+        "id string, text string, category string, style string, root_seed_ids array<string>, depth int",
+    )
+    alone = pool.withColumns({"example_ids": F.array("id"), "texts": F.array("text")})
+    for row in with_companions(alone, pool, 2, lot(0, "t", "id")).collect():
+        assert row["example_ids"][0] == row["id"]
+        assert len(set(row["example_ids"])) == len(row["example_ids"]) == len(row["texts"]) == shown
+
+
+def test_model_output_that_no_table_can_hold_is_mended() -> None:
+    request = {
+        "run_id": "r",
+        "round": 1,
+        "step": "respond",
+        "checkpoint_id": None,
+        "purpose": "attack",
+        "chunk": 0,
+    }
+    answer = GenerationOutcome("q", "half \ud83d and\x00 NUL", "stop", 1, 2, 0.1)
+    row = outcome_row(request, answer, lambda _, mended: {"text": mended.text})
+    assert row["text"] == "half ? and NUL"

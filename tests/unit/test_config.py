@@ -80,6 +80,11 @@ def test_rounds_that_would_train_all_weights_are_refused(settings: str) -> None:
         load_config(SANDBOX, [f"{settings}={{method: full}}"])
 
 
+def test_an_engine_serves_the_ranks_of_both_roles() -> None:
+    config = load_config(SANDBOX, ["adversary.settings.lora_rank=32", "target.warm_settings.lora_rank=8"])
+    assert set(config.lora_ranks()) == {8, 16, 32}
+
+
 HOSTED = "target.endpoint={base_url: 'http://host/v1', model: m}"
 
 

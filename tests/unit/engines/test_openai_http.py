@@ -27,6 +27,8 @@ class Endpoint(JsonHandler):
             self.reply(401, {})
         elif word == "busy" and self.seen.count("busy") == 1:
             self.reply(429, {}, {"Retry-After": "0"})
+        elif word.startswith("broken"):
+            self.reply(500, {"error": "it broke"})
         elif word.startswith("bad"):
             self.reply(400, {"error": {"message": "bad row"}})
         elif word == "filtered-400":
@@ -94,6 +96,20 @@ def test_a_limit_is_kept_over_all_requests_of_a_task(spec):
 def test_an_endpoint_that_refuses_every_request_ends_the_batch(spec):
     with pytest.raises(EngineError, match="refuses every request: HTTP 400"):
         ask(spec, *(f"bad{number}" for number in range(30)))
+
+
+def test_a_request_that_breaks_the_endpoint_each_time_while_others_are_answered_is_at_fault(spec):
+    found = ask(spec, "broken", *"abcdef")
+    assert (found["broken"].error_kind, found["broken"].error) == (
+        "refused",
+        'HTTP 500: {"error": "it broke"}',
+    )
+    assert found["f"].text == "f 3"
+
+
+def test_an_endpoint_that_breaks_on_every_request_ends_the_batch(spec):
+    with pytest.raises(EngineError, match="failed 2 times; lastly HTTP 500"):
+        ask(spec, "broken", "broken-too")
 
 
 def test_an_answer_that_a_filter_holds_back_is_one_without_words(spec):

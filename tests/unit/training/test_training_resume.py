@@ -5,13 +5,14 @@ import os
 import signal
 import socket
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from transformers import Trainer
 
-from training import sft, states
+from training import lengths, sft, states
 from training.checkpoints import prove_checkpoint
 from training.command import main, run
 from training.errors import BusyError
@@ -90,7 +91,15 @@ def test_killed_in_the_middle_of_an_epoch_a_job_resumes_on_the_same_rows(
     assert resumed.weights_sha256 == undisturbed.weights_sha256
 
 
-def test_two_processes_end_with_one_checkpoint(sft_job: Any, fork: Any, tmp_path: Path) -> None:
+def _in_passes_of_its_own(manifest: Path, process: int) -> int:
+    """The command in a process of several, of which the second reads every row alone."""
+    lengths.PASS["cpu"] = 0 if process else 10_000
+    return _command(manifest)
+
+
+def test_two_processes_end_with_one_checkpoint_however_many_passes_each_takes(
+    sft_job: Any, fork: Any, tmp_path: Path
+) -> None:
     job = sft_job("many", epochs=1)
     manifest = tmp_path / "job.json"
     manifest.write_text(job.model_dump_json())
@@ -99,7 +108,10 @@ def test_two_processes_end_with_one_checkpoint(sft_job: Any, fork: Any, tmp_path
         port = free.getsockname()[1]
     # What torchrun sets for its processes.
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-    children = [fork(lambda: _command(manifest), **group, RANK=str(n), LOCAL_RANK=str(n)) for n in range(2)]
+    children = [
+        fork(partial(_in_passes_of_its_own, manifest, n), **group, RANK=str(n), LOCAL_RANK=str(n))
+        for n in range(2)
+    ]
     for child in children:
         assert child.wait() == 0, child.log
     there = prove_checkpoint(Path(job.output))
