@@ -232,9 +232,8 @@ def train(
             "its own words are above; run the same command again to go on from its last saved state"
         )
     target = artifacts.checkpoint(order.checkpoint_id)
-    if not _is_whole(
-        target
-    ):  # or another run, which shares this checkpoint, was first: its row may be there already
+    # What is whole there is of another run that shares this checkpoint and was first: its row may be there already.
+    if not _is_whole(target):
         artifacts.publish(output, target, CHECKPOINT_FILE)
     manifest = prove_checkpoint(target)
     if (

@@ -66,14 +66,15 @@ class Endpoint:
     def post(self, body: Mapping[str, Any]) -> httpx.Response:
         """The answer to a request: of status 200, or of a status that says that the request itself is at fault.
 
-        A request that fails every time while others are answered is at fault, too: its last answer of a status from 500 on is
-        returned, or 504 where there was none in time.
+        A request that fails every time, though others are answered after it began to fail, is at fault, too: its last answer of
+        a status from 500 on is returned, or 504 where there was none in time.
 
         Raises:
             EngineError: the key is refused, or the endpoint stays away after all attempts.
         """
         problem = ""
-        began_at, at_fault = self._answers, None
+        at_fault: httpx.Response | None = None
+        answered_before: int | None = None
         for attempt in range(self._attempts):
             self._wait(self._pace.seconds_to_wait())
             try:
@@ -95,9 +96,11 @@ class Endpoint:
                 if answer.status_code < 500 and answer.status_code not in (408, 409, 429):
                     return answer
                 pause = retry_after(answer.headers.get("retry-after", ""), 2.0**attempt)
+            if answered_before is None:
+                answered_before = self._answers
             if attempt + 1 < self._attempts:
                 self._wait(min(pause, _PATIENCE_SECONDS))
-        if at_fault is not None and self._answers > began_at:
+        if at_fault is not None and answered_before is not None and self._answers > answered_before:
             return at_fault
         raise EngineError(f"the endpoint {self.base_url} failed {self._attempts} times; lastly {problem}")
 
