@@ -20,7 +20,7 @@ from tqdm import tqdm
 from pipelines.engines.protocol import Adapter, GenerationOutcome, GenerationRequest, GeneratorSpec
 from pipelines.errors import ConfigError
 from pipelines.lakehouse import Lakehouse
-from pipelines.models import tokenizer_for
+from pipelines.models import TokenizerFiles
 from pipelines.step import PLAN_COLUMNS, GenerationStep
 from schemas.digests import digest, seed_from
 from schemas.manifests import parse_messages
@@ -67,8 +67,10 @@ def write_requests(
     names = [column.name for column in spark_columns]
     purpose = "evaluation" if name.startswith("evaluate") else "attack"
 
+    files = TokenizerFiles.of(base)  # the base itself may be on the driver's node only
+
     def finish(batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
-        tokenizer = tokenizer_for(base)
+        tokenizer = files.load()
         for batch in batches:
             rows = []
             for item in batch.to_dict("records"):

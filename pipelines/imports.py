@@ -26,6 +26,7 @@ from pipelines.functions import import_function
 from pipelines.import_kinds import KINDS, Field, Kind
 from pipelines.lakehouse import Lakehouse, local_frame, quote
 from pipelines.readers import Refusal, Row, Source, excerpt, open_source
+from pipelines.steps.common import union
 from schemas.digests import canonical_json, digest
 from schemas.tables import BY_NAME
 
@@ -111,23 +112,19 @@ def check_datasets(lakehouse: Lakehouse, config: RunConfig) -> None:
             for aspect, model in config.reward_models.items()
         ),
     ]
-    known: dict[str, list[str]] = {}
-    for key, name, table in wanted:
-        if name is None:
-            continue
-        if table not in known:
-            known[table] = sorted(
-                row["dataset"] for row in lakehouse.read(table).select("dataset").distinct().collect()
-            )
-        if name not in known[table]:
-            near = difflib.get_close_matches(name, known[table], n=1)
+    named = [(key, name, table) for key, name, table in wanted if name is not None]
+    known: dict[str, list[str]] = {table: [] for _, _, table in named}
+    found = union(
+        [lakehouse.read(table).select(F.lit(table).alias("table"), "dataset").distinct() for table in known]
+    )
+    for row in found.orderBy("dataset").collect():
+        known[row["table"]].append(row["dataset"])
+    for key, name, table in named:
+        if name not in (there := known[table]):
+            near = difflib.get_close_matches(name, there, n=1)
             raise ConfigError(
                 f"{key} is {name!r}, of which no row was imported into {table}"
-                + (
-                    f"; did you mean {near[0]!r}?"
-                    if near
-                    else f"; there: {', '.join(known[table]) or 'none yet'}."
-                )
+                + (f"; did you mean {near[0]!r}?" if near else f"; there: {', '.join(there) or 'none yet'}.")
                 + " `mart data import`, or data.imports, brings data in"
             )
 

@@ -183,16 +183,11 @@ def _loaded(files: TokenizerFiles) -> Any:
     with tempfile.TemporaryDirectory(prefix="mart-tokenizer-") as folder:
         for name, content in files.files:
             (Path(folder) / name).write_bytes(content)
-        return _open_tokenizer(folder)
+        return tokenizer_for(folder)
 
 
-@lru_cache(maxsize=8)
 def tokenizer_for(path: str) -> Any:
     """The tokenizer of a local model, without executing any code it carries."""
-    return _open_tokenizer(path)
-
-
-def _open_tokenizer(path: str) -> Any:
     from transformers import AutoTokenizer
 
     return AutoTokenizer.from_pretrained(path, trust_remote_code=False)

@@ -74,7 +74,7 @@ class Endpoint:
         """
         problem = ""
         at_fault: httpx.Response | None = None
-        answered_before: int | None = None
+        answered_before = 0
         for attempt in range(self._attempts):
             self._wait(self._pace.seconds_to_wait())
             try:
@@ -96,11 +96,11 @@ class Endpoint:
                 if answer.status_code < 500 and answer.status_code not in (408, 409, 429):
                     return answer
                 pause = retry_after(answer.headers.get("retry-after", ""), 2.0**attempt)
-            if answered_before is None:
+            if attempt == 0:
                 answered_before = self._answers
             if attempt + 1 < self._attempts:
                 self._wait(min(pause, _PATIENCE_SECONDS))
-        if at_fault is not None and answered_before is not None and self._answers > answered_before:
+        if at_fault is not None and self._answers > answered_before:
             return at_fault
         raise EngineError(f"the endpoint {self.base_url} failed {self._attempts} times; lastly {problem}")
 
