@@ -23,6 +23,10 @@ class Artifacts:
         """The folder of the training set that a checkpoint is made from."""
         return self.root / "snapshots" / checkpoint_id
 
+    def merged(self, checkpoint_id: str) -> Path:
+        """The folder of an adapter's checkpoint merged into a copy of its base, which can be made again."""
+        return self.root / "merged" / checkpoint_id
+
     def relative(self, path: Path) -> str:
         """A path as tables hold it."""
         return path.relative_to(self.root).as_posix()

@@ -71,6 +71,9 @@ class EngineConfig(Part):
 
     Attributes:
         backend: vllm, transformers or scripted; a model that is not here is `target.endpoint`.
+        serving: how it serves a checkpoint: `adapters` puts them on the base, all in one engine; `merged` starts an engine
+            of the checkpoint's own, on its weights merged into a copy of the base (whole models are served as they are).
+            Tokens cost less then, and every change of model costs a start.
         dtype, max_model_len, max_lora_rank: as vLLM has them.
         max_num_seqs, kv_cache_gib, memory_share, threads, in_flight, chunk_rows, chunks_in_flight, lease_seconds,
             partitions: speed and memory only.
@@ -78,6 +81,7 @@ class EngineConfig(Part):
     """
 
     backend: Literal["vllm", "transformers", "scripted"] = "vllm"
+    serving: Literal["adapters", "merged"] = "adapters"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     max_model_len: int = Field(1024, ge=64)
     max_lora_rank: int = Field(16, ge=1)
@@ -318,11 +322,11 @@ class TrainingConfig(Part):
     warm_settings: SftSettings | None = None
 
     @model_validator(mode="after")
-    def _rounds_serve_adapters(self) -> "TrainingConfig":
-        if any(settings and settings.method != "lora" for settings in (self.settings, self.warm_settings)):
+    def _goes_on_as_it_began(self) -> "TrainingConfig":
+        if self.warm_settings and self.warm_settings.method != self.settings.method:
             raise ValueError(
-                "settings.method: the engine of a run serves adapters on one base, so rounds train with method lora; "
-                "full is for `python -m training.sft` alone"
+                f"warm_settings.method is {self.warm_settings.method} and settings.method {self.settings.method}: rounds "
+                "train on from the warm start's checkpoint; choose one method for both"
             )
         return self
 
@@ -414,6 +418,16 @@ class RunConfig(Part):
     evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
 
     @model_validator(mode="after")
+    def _whole_models_are_served_as_such(self) -> "RunConfig":
+        whole = [name for name in ("adversary", "target") if getattr(self, name).settings.method == "full"]
+        if whole and self.engine.serving != "merged":
+            raise ValueError(
+                f"{whole[0]}.settings.method: full gives whole models, which an engine of adapters can't serve; set "
+                "engine.serving to merged, or the method to lora"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _both_reward_models(self) -> "RunConfig":
         missing = {"safety", "helpfulness"} - set(self.reward_models)
         if missing:
@@ -457,6 +471,8 @@ class RunConfig(Part):
                     whole[role][settings].pop("save_every_steps", None)
         for model in whole["reward_models"].values():
             model["settings"].pop("save_every_steps", None)
+        if whole["engine"]["serving"] == "adapters":  # what runs begun before the setting had
+            del whole["engine"]["serving"]
         hosted = whole["target"].pop("endpoint")
         if hosted:
             whole["target"]["endpoint"] = hosted

@@ -38,13 +38,13 @@ class Ask:
 
     Attributes:
         spec: the engine.
-        adapters: checkpoint id to its adapter.
+        adapters: checkpoint id to its adapter; None where the engine serves one model, which is what all requests are for.
         outcome: the step's function from request row and outcome to columns.
         columns: columns of the outcome table, but for `recorded_at`.
     """
 
     spec: GeneratorSpec
-    adapters: Mapping[str, Adapter]
+    adapters: Mapping[str, Adapter] | None
     outcome: Callable[[Mapping[str, Any], GenerationOutcome], dict[str, Any]]
     columns: tuple[str, ...]
 
@@ -102,9 +102,12 @@ def write_requests(
     # Few partitions: each worker that renders loads the tokenizer first.
     spread = plan.select(*PLAN_COLUMNS).repartition(ids["partitions"])
     rendered = spread.mapInPandas(finish, schema).dropDuplicates(["request_id"])
-    turn = Window.partitionBy("run_id").orderBy("request_id")
-    numbered = rendered.withColumn(
-        "chunk", F.floor((F.row_number().over(turn) - 1) / F.lit(ids["chunk_rows"])).cast("int")
+    # A chunk is for one checkpoint, which an engine of its own may serve.
+    turn = Window.partitionBy("run_id", "checkpoint_id").orderBy("request_id")
+    part = F.floor((F.row_number().over(turn) - 1) / F.lit(ids["chunk_rows"]))
+    order = Window.partitionBy("run_id").orderBy("checkpoint_id", "part")
+    numbered = (
+        rendered.withColumn("part", part).withColumn("chunk", F.dense_rank().over(order) - 1).drop("part")
     )
     lakehouse.append("requests", numbered, once=digest([run_id, round, name, "requests"]))
 
@@ -152,7 +155,8 @@ class Chunk:
         number: the chunk.
         requests: its requests.
         left: those without an outcome.
-        checkpoints: ids of the checkpoints they are for, without the bare base.
+        checkpoints: id of the checkpoint they are for, empty for the bare base; several in a run begun before
+            each chunk was for one.
     """
 
     number: int
@@ -254,7 +258,9 @@ def _asker(ask: Ask) -> Callable[[Iterable[pd.DataFrame]], Iterator[pd.DataFrame
                     yield GenerationRequest(
                         request_id=row["request_id"],
                         token_ids=tuple(int(token) for token in row["input_ids"]),
-                        adapter=ask.adapters[checkpoint].name if checkpoint else None,
+                        adapter=ask.adapters[checkpoint].name
+                        if checkpoint and ask.adapters is not None
+                        else None,
                         temperature=float(row["temperature"]),
                         top_p=float(row["top_p"]),
                         max_tokens=int(row["max_tokens"]),
@@ -264,7 +270,7 @@ def _asker(ask: Ask) -> Callable[[Iterable[pd.DataFrame]], Iterator[pd.DataFrame
                     )
 
         ready: list[dict[str, Any]] = []
-        generator = open_generator(ask.spec, tuple(ask.adapters.values()))
+        generator = open_generator(ask.spec, tuple((ask.adapters or {}).values()))
         with closing(generator):
             for answer in generator.generate(requests()):
                 ready.append(outcome_row(pending.pop(answer.request_id), answer, ask.outcome))

@@ -5,10 +5,12 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, nullcontext
+from dataclasses import replace
 from functools import cached_property, partial
+from itertools import groupby
 from typing import Any
 
 from pyspark.sql import DataFrame
@@ -20,10 +22,11 @@ from pipelines.config import RunConfig, TargetEndpointConfig
 from pipelines.engines.protocol import Adapter, GeneratorSpec, ScorerSpec
 from pipelines.errors import ConfigError, GateBlocked, MartError, raised_in_task
 from pipelines.gates.keeper import GateKeeper
-from pipelines.generation import Ask, ask_all, chunks_of, write_requests
+from pipelines.generation import Ask, Chunk, ask_all, chunks_of, write_requests
 from pipelines.history import History, now
 from pipelines.hosted import check_budget, check_judges_budgets, cost, cost_of_verdicts, hosted_spec
 from pipelines.lakehouse import Lakehouse
+from pipelines.merging import merged_model
 from pipelines.models import LocalModel, local_model
 from pipelines.origins import keep_origins, tables_of
 from pipelines.plan import needs, side_by_side, steps_of
@@ -104,8 +107,7 @@ class Runner:
         self._check_lease = check_lease
         self.single_step = single_step
         self._alive = ExitStack()
-        self._engine_up = False
-        self._keeping = False
+        self._engine: GeneratorSpec | None = None
         self._busy = BusyClock()
         self._ended_a_step = False
         self._stopping = threading.Event()
@@ -114,13 +116,13 @@ class Runner:
 
     def close(self, *, stop_engine: bool = True) -> None:
         """Let go of the engine, and end it unless a next process of this run is to find it."""
-        if self._engine_up and stop_engine:
+        if self._engine and stop_engine:
             from pipelines.engines.host import stop_engine as stop
 
-            stop(self.generator_spec)
+            stop(self._engine)
         self._alive.close()
         self.trainers.close()
-        self._engine_up = False
+        self._engine = None
 
     def run_round(self, round: int) -> None:
         """Run every step of a round that is not published yet; those that may, side by side.
@@ -138,12 +140,15 @@ class Runner:
 
     def _is_ready_for_several(self, round: int) -> bool:
         """Have ready, once, what each step would otherwise find missing and make; False where they must take turns."""
-        if self.config.engine.backend == "transformers":  # each task would load a model
+        engine = self.config.engine
+        if (
+            engine.backend == "transformers" or engine.serving == "merged"
+        ):  # each would load a model of its own
             return False
         try:
             self._check_lease()
             self.context(round)
-            self._start_engine()
+            self._start_engine(self.generator_spec)
         except MartError:
             return False  # the step that meets it again has it on record
         return True
@@ -404,23 +409,21 @@ class Runner:
             chunks = chunks_of(self.lakehouse, step, ids)
         asked = sum(chunk.requests for chunk in chunks)
         endpoint = self.config.endpoint_of(step.role)
-        if endpoint is None:
-            self._start_engine()
-        spec = hosted_spec(endpoint, self.config.engine) if endpoint else self.generator_spec
-        names = sorted({name for chunk in chunks for name in chunk.checkpoints})
-        adapters = {name: self._adapter(name) for name in names}
         columns = tuple(name for name in BY_NAME[step.writes].names if name != "recorded_at")
-        ask = Ask(spec=spec, adapters=adapters, outcome=step.outcome, columns=columns)
-        with self._busy.running(counts):
-            ask_all(
-                self.lakehouse,
-                step,
-                ask,
-                ids,
-                chunks,
-                self.config.engine.chunks_in_flight,
-                before_chunk=partial(self._before_chunk, endpoint),
-            )
+        for spec, adapters, some in self._served(endpoint, [chunk for chunk in chunks if chunk.left]):
+            if endpoint is None:
+                self._start_engine(spec)
+            ask = Ask(spec=spec, adapters=adapters, outcome=step.outcome, columns=columns)
+            with self._busy.running(counts):
+                ask_all(
+                    self.lakehouse,
+                    step,
+                    ask,
+                    ids,
+                    some,
+                    self.config.engine.chunks_in_flight,
+                    before_chunk=partial(self._before_chunk, endpoint),
+                )
         written = self._written(step.writes, scope)
         total = written.agg(
             F.count("*").alias("rows"),
@@ -439,6 +442,28 @@ class Runner:
             )
         return written
 
+    def _served(
+        self, endpoint: TargetEndpointConfig | None, chunks: Sequence[Chunk]
+    ) -> Iterator[tuple[GeneratorSpec, Mapping[str, Adapter] | None, Sequence[Chunk]]]:
+        """The engines that answer a step's chunks, one after the other, each with its adapters and its chunks."""
+        if endpoint:
+            yield hosted_spec(endpoint, self.config.engine), {}, chunks
+        elif self.config.engine.serving == "adapters":
+            names = sorted({name for chunk in chunks for name in chunk.checkpoints})
+            yield self.generator_spec, {name: self._adapter(name) for name in names}, chunks
+        else:
+            for (checkpoint,), some in groupby(chunks, lambda chunk: tuple(chunk.checkpoints) or (None,)):
+                yield self._merged_spec(checkpoint), None, list(some)
+
+    def _merged_spec(self, checkpoint_id: str | None) -> GeneratorSpec:
+        """The engine that serves one checkpoint, without adapters; a device has room for one such engine."""
+        model = self.base
+        if checkpoint_id is not None:
+            model = merged_model(self.artifacts, self._registered(checkpoint_id), self.base)
+        return replace(
+            self.generator_spec, model=model.path, model_digest=model.digest, max_adapters=0, alone=True
+        )
+
     def _free_device(self) -> None:
         """On a GPU the engine gives its memory back to who needs it next; a CPU has room for both.
 
@@ -447,25 +472,25 @@ class Runner:
         from pipelines.engines.launch import has_gpu
 
         if self.config.engine.backend == "vllm" and has_gpu():
-            from pipelines.engines.host import release_engine
+            from pipelines.engines.homes import own_device
+            from pipelines.engines.host import stop_all
 
-            release_engine(self.generator_spec)
-            self._engine_up = False
+            stop_all(self.home, self.generator_spec.owner, device=own_device())
+            self._engine = None
 
-    def _start_engine(self) -> None:
+    def _start_engine(self, spec: GeneratorSpec) -> None:
         """Have the engine run before the first task asks for it, where tasks run on this host.
 
         On a cluster the hosts of the tasks find or start their own, and the driver's may have no device at all.
         """
-        if self._engine_up or self.config.engine.backend != "vllm" or not is_local(self.lakehouse.spark):
+        if spec == self._engine or spec.backend != "vllm" or not is_local(self.lakehouse.spark):
             return
         from pipelines.engines.host import ensure_engine, keep_alive
 
-        if not self._keeping:
-            self._alive.enter_context(keep_alive(self.generator_spec))
-            self._keeping = True
-        ensure_engine(self.generator_spec)
-        self._engine_up = True
+        self._alive.close()  # the lease of the engine before, if it was another
+        self._alive.enter_context(keep_alive(spec))
+        ensure_engine(spec)
+        self._engine = spec
 
     def _checkpoint_row(self, checkpoint_id: str | None) -> dict[str, Any] | None:
         if checkpoint_id is None:
@@ -477,12 +502,16 @@ class Runner:
             self._checkpoints[checkpoint_id] = row.asDict()
         return self._checkpoints[checkpoint_id]
 
-    def _adapter(self, checkpoint_id: str) -> Adapter:
+    def _registered(self, checkpoint_id: str) -> dict[str, Any]:
         row = self._checkpoint_row(checkpoint_id)
         if row is None:
             raise ConfigError(
                 f"checkpoint {checkpoint_id} is not registered in {self.lakehouse.schema}.checkpoints"
             )
+        return row
+
+    def _adapter(self, checkpoint_id: str) -> Adapter:
+        row = self._registered(checkpoint_id)
         return Adapter(name=row["weights_sha256"], path=str(self.artifacts.root / row["path"]))
 
     def _curate(self, step: CurateStep, inputs: Inputs, counts: Counts) -> DataFrame | None:
@@ -499,6 +528,7 @@ class Runner:
         root, rows = training_root(numbered)
         parent_role = self._parent_role(step)
         parent = context.checkpoints[parent_role] if parent_role else None
+        self._check_form(step.role, context.round, parent)
         recipe = recipe_of(self.config, step.role, context.round, run_id, base, parent, root, rows)
         checkpoint_id = digest(recipe)
         shaped = numbered.select(
@@ -530,6 +560,14 @@ class Runner:
             return rows.withColumn("fits", F.lit(True))
         settings = settings_for(self.config, step.role, inputs.context.round)
         return mark_fitting(rows, base, settings.max_length)
+
+    def _check_form(self, role: str, round: int, parent: str | None) -> None:
+        method = getattr(settings_for(self.config, role, round), "method", "classifier")
+        if parent is not None and (kind := self._registered(parent)["kind"]) != method:
+            raise ConfigError(
+                f"the {role}'s settings.method is {method}, but training goes on from checkpoint {parent[:12]}, which is "
+                f"{kind}: choose that method, or begin a run of its own"
+            )
 
     def _parent_role(self, step: CurateStep) -> str | None:
         """The role whose checkpoint in force the step's training goes on from."""

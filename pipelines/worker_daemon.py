@@ -5,8 +5,10 @@ seconds to import pandas, torch and transformers. Spark's setting `spark.python.
 """
 
 import contextlib
+import gc
 import os
 import sys
+import zipimport
 
 from pyspark.daemon import manager
 
@@ -26,8 +28,15 @@ if __name__ == "__main__":
         import transformers.tokenization_utils_tokenizers  # noqa: F401
 
         import pipelines.engines.scorers
+        import pipelines.engines.vllm
         import pipelines.generation  # noqa: F401
     del sys.modules["sklearn"]
+    # After each task a worker collects garbage (half a million objects that stay: half a second), and before each it has
+    # every importer read its directory again (fifty for as many packages in pyspark.zip: a quarter of a second).
+    gc.freeze()
+    for path, importer in list(sys.path_importer_cache.items()):
+        if isinstance(importer, zipimport.zipimporter):
+            del sys.path_importer_cache[path]
     sys.stdout.flush()
     os.dup2(protocol, 1)
     os.close(protocol)

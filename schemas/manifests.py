@@ -24,6 +24,7 @@ from schemas.digests import digest, file_sha256, tensors_sha256
 
 SNAPSHOT_FILE = "snapshot.json"
 CHECKPOINT_FILE = "checkpoint.json"
+MERGED_FILE = "merged.json"
 FORMAT_VERSION: Literal[1] = 1
 
 SFT_COLUMNS = ("position", "input", "output", "weight", "role", "example_sha256")

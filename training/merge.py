@@ -13,7 +13,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from schemas.manifests import CheckpointManifest, weights_sha256
+from schemas.manifests import MERGED_FILE, CheckpointManifest, weights_sha256
 from training.cards import model_card
 from training.checkpoints import copy_tokenizer, prove_checkpoint, prove_weights
 from training.errors import JobError, TrainingError
@@ -54,7 +54,7 @@ def merge(checkpoint: Path, base: Path, output: Path) -> CheckpointManifest:
             shutil.copyfile(checkpoint / entry.name, output / entry.name)
     (output / "README.md").write_text(model_card(manifest))
     done = {"checkpoint_id": manifest.checkpoint_id, "weights_sha256": weights_sha256(output)}
-    (output / "merged.json").write_text(json.dumps(done, indent=1) + "\n")
+    (output / MERGED_FILE).write_text(json.dumps(done, indent=1) + "\n")
     log.info("merged checkpoint %s into %s", manifest.checkpoint_id, output)
     return manifest
 

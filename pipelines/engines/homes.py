@@ -27,18 +27,23 @@ _CLIENT_OPTIONS = {"in_flight", "hang_seconds", "start_stall_seconds", "start_ca
 def spec_digest(spec: GeneratorSpec) -> str:
     """Digest (64 hex digits) of what decides an engine: its model, its settings, its owner, host and device.
 
-    The lease, the home and what only the client reads stay out of it.
+    The lease, the home, the neighbours and what only the client reads stay out of it.
     """
     content = {item.name: getattr(spec, item.name) for item in fields(spec)}
-    for name in ("home", "lease_seconds"):
+    for name in ("home", "lease_seconds", "alone"):
         del content[name]
     content["options"] = {
         name: value for name, value in dict(spec.options).items() if name not in _CLIENT_OPTIONS
     }
     content["host"] = platform.node()
-    content["device"] = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    content["device"] = own_device()
     content["user"] = os.getuid()
     return digest(content)
+
+
+def own_device() -> str:
+    """The devices of this process and of an engine that it starts, as `CUDA_VISIBLE_DEVICES` names them."""
+    return os.environ.get("CUDA_VISIBLE_DEVICES", "")
 
 
 def default_home() -> Path:
@@ -78,6 +83,7 @@ class EngineRecord:
         started: Unix time.
         boot: the boot of the host it was started in.
         error: why it failed, in one sentence and the decisive lines of the log.
+        device: as `own_device` has it.
     """
 
     state: str
@@ -93,6 +99,7 @@ class EngineRecord:
     started: float = 0.0
     boot: str = ""
     error: str = ""
+    device: str = ""
 
 
 class EngineDirectory:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.engines import uds
-from pipelines.engines.homes import EngineDirectory, EngineRecord, default_home, spec_digest
+from pipelines.engines.homes import EngineDirectory, EngineRecord, default_home, own_device, spec_digest
 from pipelines.engines.launch import engine_command, engine_environment
 from pipelines.engines.processes import is_alive, kill_group, members
 from pipelines.engines.protocol import GeneratorSpec
@@ -70,6 +70,8 @@ def ensure_engine(spec: GeneratorSpec, *, instead_of: EngineHandle | None = None
     """
     directory = EngineDirectory.of(spec)
     directory.renew()
+    if spec.alone:
+        stop_all(spec.home, spec.owner, device=own_device(), but=directory)
     with _renewing(directory):
         with directory.locked("engine"):
             record = directory.read()
@@ -207,8 +209,15 @@ def running_engines(home: str = "") -> list[EngineRecord]:
     return [record for record in found if record is not None and is_alive(record.pid, record.ticks)]
 
 
-def stop_all(home: str = "", owner: str | None = None) -> int:
-    """End every engine below a home, of one owner or (None) of all, and what dead ones left; return how many.
+def stop_all(
+    home: str = "", owner: str | None = None, *, device: str | None = None, but: EngineDirectory | None = None
+) -> int:
+    """End every engine below a home, and what dead ones left; return how many.
+
+    Args:
+        home: the home; the user's own when empty.
+        owner, device: of one owner, on one device; None for all.
+        but: leave this one.
 
     Raises:
         EngineError: a process outlived SIGKILL.
@@ -217,9 +226,11 @@ def stop_all(home: str = "", owner: str | None = None) -> int:
     count = 0
     for path in sorted(root.glob("*/engine.json")):
         directory = EngineDirectory(path.parent)
+        if but is not None and path.parent.name == but.path.name:
+            continue
         with directory.locked("engine"):
             record = directory.read()
-            if record is not None and owner in (None, record.owner):
+            if record is not None and owner in (None, record.owner) and device in (None, record.device):
                 _end(directory, record)
                 count += 1
     return count

@@ -7,11 +7,13 @@ clock ticks (`/proc/PID/stat`, field 22). Linux only, as vLLM is.
 import os
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 _PROC = Path("/proc")
 _TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+_TRACKERS_SECONDS = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,21 +79,40 @@ def kill_group(group: int, leader_ticks: int, *, wait_seconds: float = 10.0) -> 
     leader = find(group)
     if group <= 1 or (leader is not None and leader.ticks != leader_ticks) or group == os.getpgrp():
         return True
+    return kill_members(group, wait_seconds=wait_seconds)
+
+
+def kill_members(group: int, *, but: int = 0, wait_seconds: float = 10.0) -> bool:
+    """`kill_group` without its proof, for a process of the group, which `but` spares.
+
+    Python's resource trackers are the last to go: they remove the shared memory and semaphores that processes of the
+    group made, once all of those are dead. What is mapped is removed here as well, but a process may die between making
+    and mapping it, or after the last that had it mapped.
+    """
     deadline = time.monotonic() + wait_seconds
+    trackers_deadline = float("inf")
     shared: set[Path] = set()
-    while left := members(group):
+    while left := [item for item in members(group) if item.pid != but]:
         shared |= shared_memory(left)
-        for item in left:
-            try:
+        users = [item for item in left if not _is_tracker(item.pid)]
+        if users:
+            trackers_deadline = time.monotonic() + _TRACKERS_SECONDS
+        for item in users or (left if time.monotonic() > trackers_deadline else ()):
+            with suppress(ProcessLookupError):
                 os.kill(item.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
         if time.monotonic() > deadline:
             return False
         time.sleep(0.05)
     for path in shared:
         path.unlink(missing_ok=True)
     return True
+
+
+def _is_tracker(pid: int) -> bool:
+    try:
+        return b"resource_tracker import main" in (_PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def shared_memory(processes: list[Process]) -> set[Path]:

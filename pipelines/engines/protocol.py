@@ -35,6 +35,7 @@ class GeneratorSpec:
         kv_cache_gib: size of the KV cache on the CPU, GiB.
         threads: CPU threads of the engine; 0 takes all cores.
         max_adapters, max_lora_rank: adapters in flight at a time and their largest rank; 0 serves no adapter.
+        alone: no other engine of the owner stays on the device: it is ended before this one starts.
         owner: run and user that may use the engine; no other adopts it.
         home: host-local directory for sockets, locks and logs.
         lease_seconds: the engine ends itself when nobody has renewed its lease for so long; renewals come every 2 s.
@@ -52,6 +53,7 @@ class GeneratorSpec:
     threads: int = 0
     max_adapters: int = 0
     max_lora_rank: int = 16
+    alone: bool = False
     owner: str = ""
     home: str = ""
     lease_seconds: float = 12.0

@@ -15,13 +15,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from pipelines.engines import uds
-from pipelines.engines.homes import EngineDirectory, EngineRecord, write_json
+from pipelines.engines.homes import EngineDirectory, EngineRecord, own_device, write_json
 from pipelines.engines.processes import boot_id, find, kill_group, members, shared_memory
 
 _POLL_SECONDS = 0.25
@@ -117,6 +118,7 @@ class Supervisor:
             ticks=me.ticks if me else 0,
             started=time.time(),
             boot=boot_id(),
+            device=own_device(),
         )
         self.stopping = False
         self.shared: set[Path] = set()
@@ -141,10 +143,12 @@ class Supervisor:
         environment = {name: value for name, value in os.environ.items() if name not in self.plan.dropped}
         temporary = self.directory.temporary_path(self.plan.ident)
         temporary.mkdir(mode=0o700, exist_ok=True)
-        # What torch has compiled is worth keeping, and would lie among temporary files too.
-        compiled = environment.get("TORCHINDUCTOR_CACHE_DIR") or str(
-            self.directory.path.parent / "torchinductor"
-        )
+        # What torch has compiled is worth keeping, and would lie among temporary files too. Torch itself names that place
+        # in the environment of a Spark worker, from which an engine may have been started.
+        among_temporary = str(Path(tempfile.gettempdir()) / "torchinductor_")
+        compiled = environment.get("TORCHINDUCTOR_CACHE_DIR", "")
+        if not compiled or compiled.startswith(among_temporary):
+            compiled = str(self.directory.path.parent / "torchinductor")
         environment |= {
             "TMPDIR": str(temporary),
             "TORCHINDUCTOR_CACHE_DIR": compiled,

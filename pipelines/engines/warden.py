@@ -7,16 +7,14 @@ they were started in. The same when the server dies, since an API server that is
 behind, holding the device (vllm issue 55510). The server's folder of temporary files goes as well. It imports nothing heavy.
 """
 
-import contextlib
 import os
 import select
 import shutil
 import signal
 import subprocess
 import sys
-import time
 
-from pipelines.engines.processes import members, shared_memory
+from pipelines.engines.processes import kill_members
 
 
 def main(arguments: list[str]) -> None:
@@ -28,14 +26,7 @@ def main(arguments: list[str]) -> None:
     if ended in ready:
         status = server.wait()
         print(f"warden: the server ended with status {status}", file=sys.stderr, flush=True)
-    group = os.getpgrp()
-    for path in shared_memory(members(group)):
-        path.unlink(missing_ok=True)
-    while others := [item for item in members(group) if item.pid != os.getpid()]:
-        for item in others:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(item.pid, signal.SIGKILL)
-        time.sleep(0.02)
+    kill_members(os.getpgrp(), but=os.getpid(), wait_seconds=float("inf"))
     shutil.rmtree(temporary, ignore_errors=True)
     os.killpg(os.getpgrp(), signal.SIGKILL)
 

@@ -74,10 +74,26 @@ def test_a_reward_model_that_can_not_begin_with_the_other_is_refused(setting: st
         load_config(SANDBOX, ["reward_models.helpfulness.begins_with=safety", setting])
 
 
-@pytest.mark.parametrize("settings", ["target.settings", "adversary.warm_settings"])
-def test_rounds_that_would_train_all_weights_are_refused(settings: str) -> None:
-    with pytest.raises(ConfigError, match="rounds train with method lora"):
-        load_config(SANDBOX, [f"{settings}={{method: full}}"])
+FULL = ["target.settings.method=full", "target.warm_settings.method=full"]
+
+
+def test_whole_models_need_an_engine_that_serves_them() -> None:
+    with pytest.raises(
+        ConfigError, match="target.settings.method: full gives whole models.*serving to merged"
+    ):
+        load_config(SANDBOX, FULL)
+    assert load_config(SANDBOX, [*FULL, "engine.serving=merged"]).target.settings.method == "full"
+
+
+def test_a_role_is_trained_on_as_its_warm_start_was() -> None:
+    with pytest.raises(ConfigError, match="choose one method for both"):
+        load_config(SANDBOX, ["adversary.warm_settings.method=full", "engine.serving=merged"])
+
+
+def test_merged_serving_is_part_of_what_decides_results_and_the_default_is_not() -> None:
+    plain, merged = load_config(SANDBOX), load_config(SANDBOX, ["engine.serving=merged"])
+    assert "serving" not in plain.effective["engine"]
+    assert merged.digest != plain.digest
 
 
 def test_an_engine_serves_the_ranks_of_both_roles() -> None:

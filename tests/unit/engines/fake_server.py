@@ -1,4 +1,4 @@
-"""A server at vLLM's HTTP protocol that misbehaves on purpose: `fake_server.py SOCKET STATE_DIR [child]`.
+"""A server at vLLM's HTTP protocol that misbehaves on purpose: `fake_server.py SOCKET STATE_DIR [FLAG…]`.
 
 The first token of a prompt says what happens; see `answer`. Marker files in STATE_DIR outlive a restart.
 """
@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 
 SOCKET, STATE = sys.argv[1], Path(sys.argv[2])
@@ -119,6 +120,10 @@ async def main() -> None:
                 "import time, subprocess; subprocess.Popen(['sleep','999']); time.sleep(999)",
             ]
         )
+    if "shares" in sys.argv:  # made, and mapped by nobody, as between two of a starting engine's processes
+        block = SharedMemory(create=True, size=16)
+        (STATE / "shared").write_text(f"/dev/shm/{block.name}")
+        block.close()
     if "broken" in sys.argv:
         raise RuntimeError("CUDA out of memory. Tried to allocate 3 GiB")
     if "slow" in sys.argv:

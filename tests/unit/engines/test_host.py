@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,15 @@ def test_sigkill_of_the_server_takes_its_children_and_the_next_call_starts_anoth
     assert is_healthy(other.socket)
 
 
+@pytest.mark.parametrize("killed", ["server", "supervisor"])
+def test_shared_memory_that_nobody_has_mapped_goes_too(make_spec, tmp_path, killed):
+    engine = ensure_engine(make_spec("shares"))
+    shared = Path((tmp_path / "state" / "shared").read_text())
+    assert shared.exists()
+    os.kill(starts(tmp_path)[0] if killed == "server" else engine.pid, signal.SIGKILL)
+    assert eventually(lambda: not members(engine.pgid) and not shared.exists())
+
+
 def test_an_engine_that_the_caller_knows_to_hang_is_replaced_once(make_spec, tmp_path):
     spec = make_spec()
     engine = ensure_engine(spec)
@@ -154,3 +164,12 @@ def test_a_starting_engine_can_be_stopped(make_spec):
         assert stop_engine(spec)
         with pytest.raises(EngineError, match="stopped while it started"):
             starting.result()
+
+
+def test_an_engine_that_stands_alone_ends_its_owners_others(make_spec):
+    first, other = ensure_engine(make_spec()), ensure_engine(make_spec(owner="run-2"))
+    spec = replace(make_spec(), model="another", alone=True)
+    second = ensure_engine(spec)
+    assert not is_healthy(first.socket)
+    assert is_healthy(other.socket)
+    assert ensure_engine(spec) == second
