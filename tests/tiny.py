@@ -33,7 +33,7 @@ def _train(tokenizer: Tokenizer, special: list[str]) -> Tokenizer:
     return tokenizer
 
 
-def llama(path: Path, positions: int = 256) -> Path:
+def llama(path: Path, positions: int = 256, seed: int = 0) -> Path:
     """A random Llama of two layers with a ChatML tokenizer, as a directory."""
     trained = _train(Tokenizer(models.BPE()), ["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
     tokenizer = PreTrainedTokenizerFast(
@@ -44,7 +44,7 @@ def llama(path: Path, positions: int = 256) -> Path:
     )
     tokenizer.chat_template = CHATML
     tokenizer.save_pretrained(path)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, max_position_embeddings=positions, tie_word_embeddings=True, pad_token_id=0,

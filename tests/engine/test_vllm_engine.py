@@ -1,14 +1,16 @@
-"""The real vLLM server on the CPU: one start for the module, and one more after its EngineCore is killed."""
+"""The real vLLM server on the CPU: one start for the module, one more after its EngineCore is killed, and one for a merged model."""
 
 import json
 import os
 import random
 import signal
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipelines.config import TargetEndpointConfig
@@ -233,3 +235,16 @@ def test_when_enginecore_is_killed_all_rows_come_back_and_nothing_stays(engine, 
     assert members(after.pgid) == []
     assert find(after.pid) is None
     assert not [path for path in ours if path.exists()]
+
+
+def test_an_adapter_merged_into_the_base_answers_as_it_does_beside_it(spec, reference, tiny_model, adapters):
+    path = Path(adapters[0].path).with_name("merged")
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), adapters[0].path)
+    model.merge_and_unload().save_pretrained(path)
+    AutoTokenizer.from_pretrained(tiny_model).save_pretrained(path)
+    merged = replace(spec, model=str(path), model_digest="merged", max_adapters=0, alone=True)
+    # In float32 a sum of weights and a sum of products differ in the last bits only, less than greedy words are apart.
+    expected = answers(reference, requests(12, adapters[0].name))
+    with closing(VllmGenerator(merged)) as generator:
+        assert answers(generator, requests(12)) == expected
+    assert stop_engine(merged)

@@ -1,0 +1,71 @@
+"""Engines of one model each: which requests go together, and what serves them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.errors import ConfigError
+from pipelines.generation import Chunk, chunks_of, write_requests
+from pipelines.lakehouse import Lakehouse, local_frame
+from pipelines.prompts import messages_json, target_messages
+from pipelines.runner import Runner
+from pipelines.steps.respond import RESPOND
+from tests import tiny
+from tests.e2e.small import SMALLEST
+
+PLAN = (
+    "checkpoint_id string, messages string, parent_ids array<string>, primary_parent string, root_seed_ids array<string>, "
+    "depth int, suite string, category string, style string, prompt string, preamble boolean, temperature double, "
+    "top_p double, max_tokens int, sample_index int"
+)
+WHOLE = {"engine.serving": "merged", "target.settings.method": "full", "target.warm_settings": None}
+
+
+def _planned(checkpoint: str | None, number: int) -> dict[str, Any]:
+    text = f"prompt {number}"
+    return {
+        "checkpoint_id": checkpoint, "messages": messages_json(target_messages(text)), "parent_ids": [text], "depth": 0,
+        "primary_parent": text, "root_seed_ids": [], "prompt": text, "preamble": False, "temperature": 0.0, "top_p": 1.0,
+        "max_tokens": 4, "sample_index": 0,
+    }  # fmt: skip
+
+
+def test_a_chunk_is_for_one_checkpoint(lakehouse: Lakehouse, tmp_path: Path) -> None:
+    lakehouse.ready("requests", "responses")
+    rows = [_planned(name, number) for number in range(3) for name in (None, "a", "b")]
+    base = str(tiny.llama(tmp_path / "llama", positions=512))
+    ids = {"run_id": "r", "round": 1, "base": base, "chunk_rows": 2, "partitions": 2}
+    write_requests(lakehouse, RESPOND, local_frame(lakehouse.spark, rows, PLAN), ids)
+    found = chunks_of(lakehouse, RESPOND, ids)
+    assert [(chunk.number, chunk.left, set(chunk.checkpoints)) for chunk in found] == [
+        (0, 2, set()), (1, 1, set()), (2, 2, {"a"}), (3, 1, {"a"}), (4, 2, {"b"}), (5, 1, {"b"}),
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def runner(runner_of: Callable[..., Runner]) -> Runner:
+    """A runner whose engines serve one model each, and that knows two checkpoints of whole models."""
+    made = runner_of(SMALLEST | WHOLE)
+    for name in ("a", "b"):
+        tiny.llama(made.artifacts.root / name, positions=512, seed=ord(name))
+        made._checkpoints[name] = {"checkpoint_id": name, "kind": "full", "path": name}
+    return made
+
+
+def test_each_checkpoint_gets_an_engine_of_its_own_one_after_the_other(runner: Runner) -> None:
+    names = [None, "a", "a", "b"]
+    chunks = [Chunk(at, 1, 1, frozenset([name] if name else [])) for at, name in enumerate(names)]
+    served = list(runner._served(None, chunks))
+    root = runner.artifacts.root
+    assert [spec.model for spec, _, _ in served] == [runner.base.path, str(root / "a"), str(root / "b")]
+    assert len({spec.model_digest for spec, _, _ in served}) == 3
+    assert [[chunk.number for chunk in some] for _, _, some in served] == [[0], [1, 2], [3]]
+    assert all(spec.alone and not spec.max_adapters and adapters is None for spec, adapters, _ in served)
+
+
+def test_training_goes_on_in_the_form_it_has(runner: Runner) -> None:
+    runner._check_form("target", 1, "a")
+    with pytest.raises(ConfigError, match="the adversary's settings.method is lora.*which is full"):
+        runner._check_form("adversary", 1, "a")
