@@ -38,6 +38,7 @@ def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str,
             )
         if fork:
             _check_same_target(lakehouse, config, fork[0])
+            _check_same_methods(lakehouse, config, fork[0])
         lakehouse.append_rows(
             "runs",
             [
@@ -64,12 +65,28 @@ def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str,
 
 def _check_same_target(lakehouse: Lakehouse, config: RunConfig, parent: str) -> None:
     """A fork's rounds are told beside its parent's: both must be of one target, here or hosted."""
-    row = lakehouse.read("runs").where(F.col("run_id") == parent).head()
-    before = json.loads(row["config"])["target"].get("endpoint") if row else None
+    before = _settings_of(lakehouse, parent)["target"].get("endpoint")
     if before != config.effective["target"].get("endpoint"):
         raise ConfigError(
             f"run {parent} has another target.endpoint, so that its rounds tell nothing of this target; begin a run of its own"
         )
+
+
+def _check_same_methods(lakehouse: Lakehouse, config: RunConfig, parent: str) -> None:
+    """A fork trains on from its parent's checkpoints, which are adapters or whole models."""
+    before = _settings_of(lakehouse, parent)
+    for name, role in (("adversary", config.adversary), ("target", config.target)):
+        method = before[name]["settings"]["method"]
+        if method != role.settings.method:
+            raise ConfigError(
+                f"{name}.settings.method is {role.settings.method}, but run {parent} trained it with {method}, and a fork "
+                "goes on from its checkpoints: choose that method, or begin a run of its own"
+            )
+
+
+def _settings_of(lakehouse: Lakehouse, run_id: str) -> dict[str, Any]:
+    row = lakehouse.read("runs").where(F.col("run_id") == run_id).head()
+    return dict(json.loads(row["config"])) if row else {}
 
 
 def _differences(old: Any, new: Any, where: str = "") -> list[str]:

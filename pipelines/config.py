@@ -73,7 +73,7 @@ class EngineConfig(Part):
         backend: vllm, transformers or scripted; a model that is not here is `target.endpoint`.
         serving: how it serves a checkpoint: `adapters` puts them on the base, all in one engine; `merged` starts an engine
             of the checkpoint's own, on its weights merged into a copy of the base (whole models are served as they are).
-            Tokens cost less then, and every change of model costs a start.
+            No adapter is computed beside the base then, and every change of model costs a start.
         dtype, max_model_len, max_lora_rank: as vLLM has them.
         max_num_seqs, kv_cache_gib, memory_share, threads, in_flight, chunk_rows, chunks_in_flight, lease_seconds,
             partitions: speed and memory only.

@@ -108,6 +108,7 @@ class Runner:
         self.single_step = single_step
         self._alive = ExitStack()
         self._engine: GeneratorSpec | None = None
+        self._started_engines = False
         self._busy = BusyClock()
         self._ended_a_step = False
         self._stopping = threading.Event()
@@ -116,13 +117,10 @@ class Runner:
 
     def close(self, *, stop_engine: bool = True) -> None:
         """Let go of the engine, and end it unless a next process of this run is to find it."""
-        if self._engine and stop_engine:
-            from pipelines.engines.host import stop_engine as stop
-
-            stop(self._engine)
+        if self._started_engines and stop_engine:
+            self._stop_engines()
         self._alive.close()
         self.trainers.close()
-        self._engine = None
 
     def run_round(self, round: int) -> None:
         """Run every step of a round that is not published yet; those that may, side by side.
@@ -472,11 +470,15 @@ class Runner:
         from pipelines.engines.launch import has_gpu
 
         if self.config.engine.backend == "vllm" and has_gpu():
-            from pipelines.engines.homes import own_device
-            from pipelines.engines.host import stop_all
+            self._stop_engines()
 
-            stop_all(self.home, self.generator_spec.owner, device=own_device())
-            self._engine = None
+    def _stop_engines(self) -> None:
+        """End this run's engines on this host and device, one that is starting as well."""
+        from pipelines.engines.homes import own_device
+        from pipelines.engines.host import stop_all
+
+        stop_all(self.home, self.generator_spec.owner, device=own_device())
+        self._engine = None
 
     def _start_engine(self, spec: GeneratorSpec) -> None:
         """Have the engine run before the first task asks for it, where tasks run on this host.
@@ -487,6 +489,7 @@ class Runner:
             return
         from pipelines.engines.host import ensure_engine, keep_alive
 
+        self._engine, self._started_engines = None, True
         self._alive.close()  # the lease of the engine before, if it was another
         self._alive.enter_context(keep_alive(spec))
         ensure_engine(spec)
@@ -528,7 +531,6 @@ class Runner:
         root, rows = training_root(numbered)
         parent_role = self._parent_role(step)
         parent = context.checkpoints[parent_role] if parent_role else None
-        self._check_form(step.role, context.round, parent)
         recipe = recipe_of(self.config, step.role, context.round, run_id, base, parent, root, rows)
         checkpoint_id = digest(recipe)
         shaped = numbered.select(
@@ -560,14 +562,6 @@ class Runner:
             return rows.withColumn("fits", F.lit(True))
         settings = settings_for(self.config, step.role, inputs.context.round)
         return mark_fitting(rows, base, settings.max_length)
-
-    def _check_form(self, role: str, round: int, parent: str | None) -> None:
-        method = getattr(settings_for(self.config, role, round), "method", "classifier")
-        if parent is not None and (kind := self._registered(parent)["kind"]) != method:
-            raise ConfigError(
-                f"the {role}'s settings.method is {method}, but training goes on from checkpoint {parent[:12]}, which is "
-                f"{kind}: choose that method, or begin a run of its own"
-            )
 
     def _parent_role(self, step: CurateStep) -> str | None:
         """The role whose checkpoint in force the step's training goes on from."""

@@ -33,6 +33,7 @@ if __name__ == "__main__":
     del sys.modules["sklearn"]
     # After each task a worker collects garbage (half a million objects that stay: half a second), and before each it has
     # every importer read its directory again (fifty for as many packages in pyspark.zip: a quarter of a second).
+    gc.collect()
     gc.freeze()
     for path, importer in list(sys.path_importer_cache.items()):
         if isinstance(importer, zipimport.zipimporter):

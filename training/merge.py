@@ -17,6 +17,7 @@ from schemas.manifests import MERGED_FILE, CheckpointManifest, weights_sha256
 from training.cards import model_card
 from training.checkpoints import copy_tokenizer, prove_checkpoint, prove_weights
 from training.errors import JobError, TrainingError
+from training.runtime import end_with_parent
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    end_with_parent()
     try:
         merge(options.checkpoint, options.base, options.output)
     except TrainingError as error:

@@ -193,15 +193,6 @@ def stop_engine(spec: GeneratorSpec) -> bool:
     return True
 
 
-def release_engine(spec: GeneratorSpec) -> bool:
-    """Give the device back, before training for instance; the next `ensure_engine` starts the engine again.
-
-    It stops the engine: vLLM's sleep mode is for CUDA alone and keeps a context on the device; a start is simple and
-    sure. Adapters and their proofs come back by themselves when a client next asks for them.
-    """
-    return stop_engine(spec)
-
-
 def running_engines(home: str = "") -> list[EngineRecord]:
     """Records of the engines whose supervisor lives, below a home of this user."""
     root = Path(home) if home else default_home()

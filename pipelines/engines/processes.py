@@ -90,7 +90,7 @@ def kill_members(group: int, *, but: int = 0, wait_seconds: float = 10.0) -> boo
     and mapping it, or after the last that had it mapped.
     """
     deadline = time.monotonic() + wait_seconds
-    trackers_deadline = float("inf")
+    trackers_deadline = time.monotonic() + _TRACKERS_SECONDS
     shared: set[Path] = set()
     while left := [item for item in members(group) if item.pid != but]:
         shared |= shared_memory(left)

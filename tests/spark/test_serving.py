@@ -6,12 +6,16 @@ from typing import Any
 
 import pytest
 
+from pipelines.beginning import begin
 from pipelines.errors import ConfigError
 from pipelines.generation import Chunk, chunks_of, write_requests
 from pipelines.lakehouse import Lakehouse, local_frame
+from pipelines.plan import steps_of
 from pipelines.prompts import messages_json, target_messages
 from pipelines.runner import Runner
 from pipelines.steps.respond import RESPOND
+from pipelines.verify import verify_run
+from schemas.manifests import weights_sha256
 from tests import tiny
 from tests.e2e.small import SMALLEST
 
@@ -50,7 +54,12 @@ def runner(runner_of: Callable[..., Runner]) -> Runner:
     made = runner_of(SMALLEST | WHOLE)
     for name in ("a", "b"):
         tiny.llama(made.artifacts.root / name, positions=512, seed=ord(name))
-        made._checkpoints[name] = {"checkpoint_id": name, "kind": "full", "path": name}
+        made._checkpoints[name] = {
+            "checkpoint_id": name,
+            "kind": "full",
+            "path": name,
+            "weights_sha256": weights_sha256(made.artifacts.root / name),
+        }
     return made
 
 
@@ -65,7 +74,31 @@ def test_each_checkpoint_gets_an_engine_of_its_own_one_after_the_other(runner: R
     assert all(spec.alone and not spec.max_adapters and adapters is None for spec, adapters, _ in served)
 
 
-def test_training_goes_on_in_the_form_it_has(runner: Runner) -> None:
-    runner._check_form("target", 1, "a")
-    with pytest.raises(ConfigError, match="the adversary's settings.method is lora.*which is full"):
-        runner._check_form("adversary", 1, "a")
+def test_a_fork_trains_on_in_the_form_that_its_parent_had(runner: Runner) -> None:
+    last = steps_of(runner.config, 0)[-1].name
+    runner.history.record_done(0, last, {})
+    settings = runner.config.target.settings.model_copy(update={"method": "lora"})
+    target = runner.config.target.model_copy(update={"settings": settings})
+    config = runner.config.model_copy(update={"target": target})
+    with pytest.raises(ConfigError, match="target.settings.method is lora, but run r trained it with full"):
+        begin(runner.lakehouse, config, "other", ("r", 0))
+
+
+def test_whole_models_and_merged_adapters_are_trained_and_asked_round_after_round(
+    runner_of: Callable[..., Runner],
+) -> None:
+    made = runner_of(SMALLEST | WHOLE | {"rounds": 2})
+    for round in (0, 1):
+        made.run_round(round)
+    assert verify_run(made.lakehouse, made.artifacts, "r").differences == []
+    names = [step.name for step in steps_of(made.config, 2)]
+    for step in steps_of(made.config, 2)[: names.index("respond") + 1]:
+        made.run_step(step, 2)
+    kinds = {row["checkpoint_id"]: row["kind"] for row in made.lakehouse.read("checkpoints").collect()}
+    asked = made.lakehouse.read("requests").where("round = 2").select("step", "checkpoint_id").distinct()
+    assert sorted((row["step"], kinds[row["checkpoint_id"]]) for row in asked.collect()) == [
+        ("attack", "lora"),
+        ("respond", "full"),
+    ]
+    (adversary,) = (name for name, kind in kinds.items() if kind == "lora")
+    assert made.artifacts.merged(adversary).is_dir()

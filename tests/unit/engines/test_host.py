@@ -13,7 +13,6 @@ from pipelines.engines.homes import EngineDirectory
 from pipelines.engines.host import (
     ensure_engine,
     keep_alive,
-    release_engine,
     running_engines,
     stop_all,
     stop_engine,
@@ -128,13 +127,6 @@ def test_no_other_owner_adopts_an_engine(make_spec):
     assert is_healthy(mine.socket)
 
 
-def test_a_released_engine_comes_back(make_spec):
-    spec = make_spec()
-    engine = ensure_engine(spec)
-    assert release_engine(spec)
-    assert ensure_engine(spec).ident != engine.ident
-
-
 def test_a_start_that_fails_says_why(make_spec):
     with pytest.raises(EngineError, match="CUDA out of memory") as caught:
         ensure_engine(make_spec("broken"))
@@ -166,10 +158,18 @@ def test_a_starting_engine_can_be_stopped(make_spec):
             starting.result()
 
 
-def test_an_engine_that_stands_alone_ends_its_owners_others(make_spec):
-    first, other = ensure_engine(make_spec()), ensure_engine(make_spec(owner="run-2"))
-    spec = replace(make_spec(), model="another", alone=True)
-    second = ensure_engine(spec)
-    assert not is_healthy(first.socket)
-    assert is_healthy(other.socket)
-    assert ensure_engine(spec) == second
+def test_an_engine_that_stands_alone_ends_its_owners_others_on_the_device(make_spec, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    mine, others = make_spec(), make_spec(owner="run-2")
+    with keep_alive(others):
+        first, other = ensure_engine(mine), ensure_engine(others)
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+        with keep_alive(mine):
+            beside = ensure_engine(mine)
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+            spec = replace(mine, model="another", alone=True)
+            second = ensure_engine(spec)
+            assert not is_healthy(first.socket)
+            assert is_healthy(other.socket), "another owner's"
+            assert is_healthy(beside.socket), "on another device"
+            assert ensure_engine(spec) == second

@@ -21,9 +21,15 @@ def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _row(job: Any, root: Path, kind: str = "lora") -> dict[str, Any]:
-    return {"checkpoint_id": job.checkpoint_id, "path": str(Path(job.output).relative_to(root)), "kind": kind}
+    return {
+        "checkpoint_id": job.checkpoint_id,
+        "path": str(Path(job.output).relative_to(root)),
+        "kind": kind,
+        "weights_sha256": weights_sha256(Path(job.output)),
+    }
 
 
+@pytest.mark.slow
 def test_an_adapter_is_merged_once_and_a_changed_copy_is_refused(sft_job: Any, tmp_path: Path) -> None:
     job = sft_job(epochs=1)
     run(job, sft.train)
@@ -45,6 +51,7 @@ def test_an_adapter_is_merged_once_and_a_changed_copy_is_refused(sft_job: Any, t
         merged_model(artifacts, row, base)
 
 
+@pytest.mark.slow
 def test_an_adapter_that_does_not_prove_is_not_merged(sft_job: Any, tmp_path: Path) -> None:
     job = sft_job(epochs=1)
     run(job, sft.train)
