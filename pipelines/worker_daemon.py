@@ -12,6 +12,18 @@ import zipimport
 
 from pyspark.daemon import manager
 
+
+class _NoModulesInJars:
+    """The importer of a jar: finds nothing, and reads nothing."""
+
+    def __init__(self, path: str) -> None:
+        if not path.endswith(".jar"):
+            raise ImportError(path)
+
+    def find_spec(self, name: str, target: object = None) -> None:
+        """No module."""
+
+
 if __name__ == "__main__":
     # Spark reads a port from the standard output: what an import prints must not get there.
     protocol = os.dup(1)
@@ -31,13 +43,15 @@ if __name__ == "__main__":
         import pipelines.engines.vllm
         import pipelines.generation  # noqa: F401
     del sys.modules["sklearn"]
-    # After each task a worker collects garbage (half a million objects that stay: half a second), and before each it has
-    # every importer read its directory again (fifty for as many packages in pyspark.zip: a quarter of a second).
+    # After each task a worker collects garbage: half a second for half a million objects that stay.
     gc.collect()
     gc.freeze()
+    # Before each it has every importer of an archive read the directory again: one for each package of pyspark.zip that was
+    # imported, and for each jar of Delta's, which Spark puts on the path: a quarter of a second.
     for path, importer in list(sys.path_importer_cache.items()):
         if isinstance(importer, zipimport.zipimporter):
             del sys.path_importer_cache[path]
+    sys.path_hooks.insert(0, _NoModulesInJars)
     sys.stdout.flush()
     os.dup2(protocol, 1)
     os.close(protocol)

@@ -9,10 +9,12 @@ import pytest
 from pipelines.beginning import begin
 from pipelines.errors import ConfigError
 from pipelines.generation import Chunk, chunks_of, write_requests
+from pipelines.history import now
 from pipelines.lakehouse import Lakehouse, local_frame
 from pipelines.plan import steps_of
 from pipelines.prompts import messages_json, target_messages
 from pipelines.runner import Runner
+from pipelines.step import Counts
 from pipelines.steps.respond import RESPOND
 from pipelines.verify import verify_run
 from schemas.manifests import weights_sha256
@@ -76,7 +78,8 @@ def test_each_checkpoint_gets_an_engine_of_its_own_one_after_the_other(runner: R
 
 def test_a_fork_trains_on_in_the_form_that_its_parent_had(runner: Runner) -> None:
     last = steps_of(runner.config, 0)[-1].name
-    runner.history.record_done(0, last, {})
+    event = {"run_id": "r", "round": 0, "step": last, "attempt": 1, "started_at": now()}
+    runner._record(event, "done", {}, {}, Counts(), None)
     settings = runner.config.target.settings.model_copy(update={"method": "lora"})
     target = runner.config.target.model_copy(update={"settings": settings})
     config = runner.config.model_copy(update={"target": target})
