@@ -48,6 +48,12 @@ class Ask:
     outcome: Callable[[Mapping[str, Any], GenerationOutcome], dict[str, Any]]
     columns: tuple[str, ...]
 
+    def adapter_of(self, checkpoint_id: str | None) -> str | None:
+        """What a request for a checkpoint tells the engine; None asks the model that the engine has."""
+        if checkpoint_id is None or self.adapters is None:
+            return None
+        return self.adapters[checkpoint_id].name
+
 
 def write_requests(
     lakehouse: Lakehouse, step: GenerationStep, plan: DataFrame, ids: Mapping[str, Any]
@@ -253,14 +259,11 @@ def _asker(ask: Ask) -> Callable[[Iterable[pd.DataFrame]], Iterator[pd.DataFrame
         def requests() -> Iterator[GenerationRequest]:
             for batch in batches:
                 for row in batch.to_dict("records"):
-                    checkpoint = _plain(row["checkpoint_id"])
                     pending[row["request_id"]] = row
                     yield GenerationRequest(
                         request_id=row["request_id"],
                         token_ids=tuple(int(token) for token in row["input_ids"]),
-                        adapter=ask.adapters[checkpoint].name
-                        if checkpoint and ask.adapters is not None
-                        else None,
+                        adapter=ask.adapter_of(_plain(row["checkpoint_id"])),
                         temperature=float(row["temperature"]),
                         top_p=float(row["top_p"]),
                         max_tokens=int(row["max_tokens"]),

@@ -139,10 +139,8 @@ class Runner:
     def _is_ready_for_several(self, round: int) -> bool:
         """Have ready, once, what each step would otherwise find missing and make; False where they must take turns."""
         engine = self.config.engine
-        if (
-            engine.backend == "transformers" or engine.serving == "merged"
-        ):  # each would load a model of its own
-            return False
+        if engine.backend == "transformers" or engine.serving == "merged":
+            return False  # each would load a model
         try:
             self._check_lease()
             self.context(round)
