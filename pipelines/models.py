@@ -180,7 +180,10 @@ def _of_tokenizer(file: Path) -> bool:
 
 @lru_cache(maxsize=8)
 def _loaded(files: TokenizerFiles) -> Any:
-    with tempfile.TemporaryDirectory(prefix="mart-tokenizer-") as folder:
+    # In a Spark task, among Spark's own files, which go with its application when the task is killed here.
+    place = os.environ.get("SPARK_LOCAL_DIRS", "").split(",")[0]
+    place = place if Path(place).is_dir() else ""
+    with tempfile.TemporaryDirectory(prefix="mart-tokenizer-", dir=place or None) as folder:
         for name, content in files.files:
             (Path(folder) / name).write_bytes(content)
         return tokenizer_for(folder)

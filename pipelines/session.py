@@ -13,6 +13,7 @@ from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
 from pipelines.errors import SparkDied
+from pipelines.models import cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +56,8 @@ def spark_session(scratch: Path | None = None, master: str = LOCAL_MASTER) -> tu
     else:
         from delta import configure_spark_with_delta_pip
 
+        # Whatever imports torch makes this folder, by default among temporary files, for workers, engines and trainers to find.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "torchinductor"))
         session = configure_spark_with_delta_pip(_local(builder.master(master), scratch)).getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     return session, True
