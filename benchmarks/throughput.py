@@ -47,18 +47,12 @@ from pipelines.lakehouse import Lakehouse, local_frame
 from pipelines.models import local_model
 from pipelines.prompts import messages_json, target_messages
 from pipelines.session import open_session
-from pipelines.step import GenerationStep
+from pipelines.step import PLAN_SCHEMA, GenerationStep
 from pipelines.steps.respond import RESPOND
 from sandbox.lexicon import FORBIDDEN
 from sandbox.templates import SEEN_STYLES
 from sandbox.writer import Writer
 from schemas.tables import BY_NAME
-
-_PLAN = (
-    "checkpoint_id string, messages string, parent_ids array<string>, primary_parent string, root_seed_ids array<string>, "
-    "depth int, suite string, category string, style string, prompt string, preamble boolean, temperature double, "
-    "top_p double, max_tokens int, sample_index int"
-)
 
 
 @dataclass(frozen=True)
@@ -68,6 +62,11 @@ class Measured:
     seconds: float
     tokens: int
     rows: int
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second."""
+        return self.tokens / self.seconds
 
 
 def prompts(count: int) -> list[str]:
@@ -120,7 +119,7 @@ class Pipeline:
         ]
         started = time.perf_counter()
         write_requests(
-            self.lakehouse, self._step, local_frame(self.lakehouse.spark, rows, _PLAN), self._ids(run)
+            self.lakehouse, self._step, local_frame(self.lakehouse.spark, rows, PLAN_SCHEMA), self._ids(run)
         )
         return time.perf_counter() - started
 
@@ -304,19 +303,19 @@ def main() -> int:
         "rows": options.rows, "adapters": options.adapters, "chunk_rows": options.chunk_rows,
         "seconds_to_plan": round(planned, 2), "fixed_seconds": round(fixed, 2), "ways": {},
     }  # fmt: skip
+    bare = ways["bare server"]
     for way, found in ways.items():
-        bare = [one.tokens / one.seconds for one in ways["bare server"]]
         line: dict[str, Any] = {
             "seconds": [round(one.seconds, 2) for one in found], "rows": found[0].rows, "tokens": found[0].tokens,
-            "tokens_a_second": [round(one.tokens / one.seconds, 1) for one in found],
+            "tokens_a_second": [round(one.rate, 1) for one in found],
             "ratios_to_bare_server": [
-                round(one.tokens / one.seconds / rate, 4) for one, rate in zip(found, bare, strict=False)
+                round(one.rate / other.rate, 4) for one, other in zip(found, bare, strict=False)
             ],
         }  # fmt: skip
         if way.startswith("pipeline"):
             line["sustained_ratios_to_bare_server"] = [
-                round(one.tokens / max(one.seconds - fixed, 1e-9) / rate, 4)
-                for one, rate in zip(found, bare, strict=True)
+                round(one.tokens / max(one.seconds - fixed, 1e-9) / other.rate, 4)
+                for one, other in zip(found, bare, strict=True)
             ]
         figures["ways"][way] = line
     give_result("throughput", figures, options.output)

@@ -1,6 +1,7 @@
 """How a run begins: its row, and the proof that one that is there was begun with the same settings."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from pyspark.sql import functions as F
@@ -37,8 +38,10 @@ def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str,
                 "`mart status` shows how far it is"
             )
         if fork:
-            _check_same_target(lakehouse, config, fork[0])
-            _check_same_methods(lakehouse, config, fork[0])
+            parent = lakehouse.read("runs").where(F.col("run_id") == fork[0]).head()
+            before = json.loads(parent["config"]) if parent else {}
+            _check_same_target(config, fork[0], before)
+            _check_same_methods(config, fork[0], before)
         lakehouse.append_rows(
             "runs",
             [
@@ -63,18 +66,16 @@ def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str,
         )
 
 
-def _check_same_target(lakehouse: Lakehouse, config: RunConfig, parent: str) -> None:
+def _check_same_target(config: RunConfig, parent: str, before: Mapping[str, Any]) -> None:
     """A fork's rounds are told beside its parent's: both must be of one target, here or hosted."""
-    before = _settings_of(lakehouse, parent)["target"].get("endpoint")
-    if before != config.effective["target"].get("endpoint"):
+    if before["target"].get("endpoint") != config.effective["target"].get("endpoint"):
         raise ConfigError(
             f"run {parent} has another target.endpoint, so that its rounds tell nothing of this target; begin a run of its own"
         )
 
 
-def _check_same_methods(lakehouse: Lakehouse, config: RunConfig, parent: str) -> None:
+def _check_same_methods(config: RunConfig, parent: str, before: Mapping[str, Any]) -> None:
     """A fork trains on from its parent's checkpoints, which are adapters or whole models."""
-    before = _settings_of(lakehouse, parent)
     for name, role in (("adversary", config.adversary), ("target", config.target)):
         method = before[name]["settings"]["method"]
         if method != role.settings.method:
@@ -82,11 +83,6 @@ def _check_same_methods(lakehouse: Lakehouse, config: RunConfig, parent: str) ->
                 f"{name}.settings.method is {role.settings.method}, but run {parent} trained it with {method}, and a fork "
                 "goes on from its checkpoints: choose that method, or begin a run of its own"
             )
-
-
-def _settings_of(lakehouse: Lakehouse, run_id: str) -> dict[str, Any]:
-    row = lakehouse.read("runs").where(F.col("run_id") == run_id).head()
-    return dict(json.loads(row["config"])) if row else {}
 
 
 def _differences(old: Any, new: Any, where: str = "") -> list[str]:

@@ -37,16 +37,13 @@ def merged_model(artifacts: Artifacts, row: Mapping[str, Any], base: LocalModel)
         return _proved(source, row["weights_sha256"], "train it again")
     target = artifacts.merged(checkpoint_id)
     with _only_one(checkpoint_id) as work:
-        digest = _digest_of(target)
-        if digest is None:
+        if _digest_of(target) is None:
             log.info("merging checkpoint %s into a copy of its base", checkpoint_id[:12])
             _merge(source, Path(base.path), work, checkpoint_id)
             # Runs share the checkpoints of warm starts: another host's may have been first, and may be serving its copy.
-            digest = _digest_of(target)
-            if digest is None:
+            if _digest_of(target) is None:
                 artifacts.publish(work, target, MERGED_FILE)
-                digest = _digest_of(target)
-    return _proved(target, digest, "it is made again")
+    return _proved(target, _digest_of(target), "it is made again")
 
 
 def _digest_of(folder: Path) -> str | None:

@@ -177,6 +177,10 @@ PLAN_COLUMNS: Sequence[str] = (
     "max_tokens",
     "sample_index",
 )
+# The same as Spark's DDL, for plans of rows by hand.
+PLAN_SCHEMA = ", ".join(
+    f"{column.name} {column.type}" for column in BY_NAME["requests"].columns if column.name in PLAN_COLUMNS
+)
 
 
 @dataclass

@@ -14,18 +14,13 @@ from pipelines.lakehouse import Lakehouse, local_frame
 from pipelines.plan import steps_of
 from pipelines.prompts import messages_json, target_messages
 from pipelines.runner import Runner
-from pipelines.step import Counts
+from pipelines.step import PLAN_SCHEMA, Counts
 from pipelines.steps.respond import RESPOND
 from pipelines.verify import verify_run
 from schemas.manifests import weights_sha256
 from tests import tiny
 from tests.e2e.small import SMALLEST
 
-PLAN = (
-    "checkpoint_id string, messages string, parent_ids array<string>, primary_parent string, root_seed_ids array<string>, "
-    "depth int, suite string, category string, style string, prompt string, preamble boolean, temperature double, "
-    "top_p double, max_tokens int, sample_index int"
-)
 WHOLE = {"engine.serving": "merged", "target.settings.method": "full", "target.warm_settings": None}
 
 
@@ -43,7 +38,7 @@ def test_a_chunk_is_for_one_checkpoint(lakehouse: Lakehouse, tmp_path: Path) -> 
     rows = [_planned(name, number) for number in range(3) for name in (None, "a", "b")]
     base = str(tiny.llama(tmp_path / "llama", positions=512))
     ids = {"run_id": "r", "round": 1, "base": base, "chunk_rows": 2, "partitions": 2}
-    write_requests(lakehouse, RESPOND, local_frame(lakehouse.spark, rows, PLAN), ids)
+    write_requests(lakehouse, RESPOND, local_frame(lakehouse.spark, rows, PLAN_SCHEMA), ids)
     found = chunks_of(lakehouse, RESPOND, ids)
     assert [(chunk.number, chunk.left, set(chunk.checkpoints)) for chunk in found] == [
         (0, 2, set()), (1, 1, set()), (2, 2, {"a"}), (3, 1, {"a"}), (4, 2, {"b"}), (5, 1, {"b"}),
