@@ -107,6 +107,9 @@ class RewardModelConfig(Part):
             was asked; a small encoder that starts afresh may never learn whether a refusal was due.
         settings: training settings.
         max_length: longest pair in tokens.
+        backend: `transformers` computes it in Spark's tasks; `vllm` has an engine of its own serve it beside the generator,
+            by vLLM's pooling runner, where vLLM knows its architecture. Their values agree to 1e-2.
+        memory_share: of a GPU, for its engine.
     """
 
     base: str
@@ -114,6 +117,8 @@ class RewardModelConfig(Part):
     begins_with: Literal["safety"] | None = None
     settings: RewardSettings = Field(default_factory=RewardSettings)
     max_length: int = Field(256, ge=16)
+    backend: Literal["transformers", "vllm"] = "transformers"
+    memory_share: float = Field(0.05, gt=0, le=1)
 
 
 LABELS = ("complied", "refused", "answered", "neither")
@@ -428,6 +433,21 @@ class RunConfig(Part):
         return self
 
     @model_validator(mode="after")
+    def _engines_fit_a_device_together(self) -> "RunConfig":
+        shares = {
+            f"reward_models.{name}.memory_share": model.memory_share
+            for name, model in self.reward_models.items()
+            if model.backend == "vllm"
+        }
+        if shares and self.engine.backend == "vllm":
+            shares["engine.memory_share"] = self.engine.memory_share
+        if (together := sum(shares.values())) > 1 + 1e-9:
+            raise ValueError(
+                f"{', '.join(shares)} come to {together:.2f} of a device together; lower them to 1"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _both_reward_models(self) -> "RunConfig":
         missing = {"safety", "helpfulness"} - set(self.reward_models)
         if missing:
@@ -471,6 +491,9 @@ class RunConfig(Part):
                     whole[role][settings].pop("save_every_steps", None)
         for model in whole["reward_models"].values():
             model["settings"].pop("save_every_steps", None)
+            del model["memory_share"]
+            if model["backend"] == "transformers":  # what runs begun before the setting had
+                del model["backend"]
         if whole["engine"]["serving"] == "adapters":  # what runs begun before the setting had
             del whole["engine"]["serving"]
         hosted = whole["target"].pop("endpoint")

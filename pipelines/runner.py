@@ -107,7 +107,7 @@ class Runner:
         self._check_lease = check_lease
         self.single_step = single_step
         self._alive = ExitStack()
-        self._engine: GeneratorSpec | None = None
+        self._engines: list[GeneratorSpec] = []
         self._started_engines = False
         self._busy = BusyClock()
         self._ended_a_step = False
@@ -119,7 +119,7 @@ class Runner:
         """Let go of the engine, and end it unless a next process of this run is to find it."""
         if self._started_engines and stop_engine:
             self._stop_engines()
-        self._alive.close()
+        self._let_go()
         self.trainers.close()
 
     def run_round(self, round: int) -> None:
@@ -252,22 +252,33 @@ class Runner:
         """The engine that serves the base and every adapter of this run."""
         engine = self.config.engine
         lora = engine.backend in ("vllm", "transformers")
-        return GeneratorSpec(
+        return replace(
+            self._own_engine,
             backend=engine.backend,
             model=self.base.path,
             model_digest=self.base.digest,
             dtype=engine.dtype,
             max_model_len=engine.max_model_len,
-            max_num_seqs=engine.max_num_seqs,
             memory_share=engine.memory_share,
-            kv_cache_gib=engine.kv_cache_gib,
-            threads=engine.threads,
             max_adapters=4 if lora else 0,
             max_lora_rank=max(engine.max_lora_rank, *self.config.lora_ranks()),
+            options={**engine.options, "in_flight": engine.in_flight},
+        )
+
+    @property
+    def _own_engine(self) -> GeneratorSpec:
+        """What engines of this run have in common: whose they are, where, and how much they do at a time."""
+        engine = self.config.engine
+        return GeneratorSpec(
+            backend="",
+            model="",
+            model_digest="",
+            max_num_seqs=engine.max_num_seqs,
+            kv_cache_gib=engine.kv_cache_gib,
+            threads=engine.threads,
             owner=f"{self.run_id}:{os.getuid()}",
             home=self.home,
             lease_seconds=engine.lease_seconds,
-            options={**engine.options, "in_flight": engine.in_flight},
         )
 
     @cached_property
@@ -275,7 +286,11 @@ class Runner:
         """The run's judges, reward models first."""
         specs = {
             aspect: reward_model_spec(
-                self.config, aspect, self._checkpoint_row(self._reward_checkpoint(aspect)), self.artifacts
+                self.config,
+                aspect,
+                self._checkpoint_row(self._reward_checkpoint(aspect)),
+                self.artifacts,
+                self._own_engine,
             )
             for aspect in ("safety", "helpfulness")
         }
@@ -374,6 +389,10 @@ class Runner:
         scope = {name: names[name] for name in step.scope}
         judges = self.config.judges if step.asks_judges else ()
         check_judges_budgets(self.lakehouse, self.run_id, judges)
+        if step.gpu:
+            for scorer in inputs.context.scorers.values():
+                if scorer.engine is not None:
+                    self._start_engine(scorer.engine)
         with self._busy.running(counts) if step.gpu else nullcontext():
             self.lakehouse.replace(step.writes, step.build(inputs), scope)
         written = self._written(step.writes, scope)
@@ -476,22 +495,28 @@ class Runner:
         from pipelines.engines.host import stop_all
 
         stop_all(self.home, self.generator_spec.owner, device=own_device())
-        self._engine = None
+        self._let_go()
 
     def _start_engine(self, spec: GeneratorSpec) -> None:
         """Have the engine run before the first task asks for it, where tasks run on this host.
 
         On a cluster the hosts of the tasks find or start their own, and the driver's may have no device at all.
         """
-        if spec == self._engine or spec.backend != "vllm" or not is_local(self.lakehouse.spark):
+        if spec in self._engines or spec.backend != "vllm" or not is_local(self.lakehouse.spark):
             return
         from pipelines.engines.host import ensure_engine, keep_alive
 
-        self._engine, self._started_engines = None, True
-        self._alive.close()  # the lease of the engine before, if it was another
+        self._started_engines = True
+        if spec.alone:
+            self._let_go()
         self._alive.enter_context(keep_alive(spec))
         ensure_engine(spec)
-        self._engine = spec
+        self._engines.append(spec)
+
+    def _let_go(self) -> None:
+        """Renew no engine's lease any more."""
+        self._alive.close()
+        self._engines.clear()
 
     def _checkpoint_row(self, checkpoint_id: str | None) -> dict[str, Any] | None:
         if checkpoint_id is None:

@@ -4,29 +4,61 @@ import inspect
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pipelines.artifacts import Artifacts
 from pipelines.config import JudgeConfig, RunConfig
-from pipelines.engines.protocol import ScorerSpec
+from pipelines.engines.protocol import GeneratorSpec, ScorerSpec
 from pipelines.functions import import_function
 from pipelines.models import local_model
 from schemas.digests import digest
 
 
 def reward_model_spec(
-    config: RunConfig, aspect: str, checkpoint: Mapping[str, Any] | None, artifacts: Artifacts
+    config: RunConfig,
+    aspect: str,
+    checkpoint: Mapping[str, Any] | None,
+    artifacts: Artifacts,
+    place: GeneratorSpec,
 ) -> ScorerSpec:
-    """A reward model, trained by this project or given as a finished classifier."""
+    """A reward model, trained by this project or given as a finished classifier.
+
+    Args:
+        config: the run's.
+        aspect: `safety` or `helpfulness`.
+        checkpoint: its row, or None of a finished classifier.
+        artifacts: where checkpoints are.
+        place: owner, home, lease and threads of an engine that serves it.
+    """
     model = config.reward_models[aspect]  # type: ignore[index]
     if checkpoint is not None:
         path, weights = str(artifacts.root / checkpoint["path"]), checkpoint["weights_sha256"]
     else:
         local = local_model(model.base)
         path, weights = local.path, local.digest
-    identity = digest(["classifier", aspect, weights, model.max_length])
+    identity: list[Any] = ["classifier", aspect, weights, model.max_length]
+    engine = None
+    if model.backend == "vllm":
+        identity.append(model.backend)
+        engine = replace(
+            place,
+            backend="vllm",
+            model=path,
+            model_digest=weights,
+            dtype="float32",  # as transformers computes it: bfloat16 moves values by more than they may differ
+            max_model_len=model.max_length,
+            memory_share=model.memory_share,
+            max_adapters=0,
+            options={"server_args": {"runner": "pooling"}},
+        )
     return ScorerSpec(
-        name=aspect, kind="classifier", model=path, digest=identity, max_length=model.max_length
+        name=aspect,
+        kind="classifier",
+        model=path,
+        digest=digest(identity),
+        max_length=model.max_length,
+        engine=engine,
     )
 
 

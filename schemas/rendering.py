@@ -26,6 +26,8 @@ class Tokenizer(Protocol):
 
     def apply_chat_template(self, conversation: Any, **options: Any) -> Any: ...
 
+    def num_special_tokens_to_add(self, pair: bool = ...) -> int: ...
+
     def __call__(self, text: str, text_pair: str | None = None, **options: Any) -> Any: ...
 
 
@@ -89,18 +91,45 @@ def render_example(
     return prompt, whole[len(prompt) :]
 
 
-def encode_pair(tokenizer: Tokenizer, prompt: str, response: str, max_length: int) -> dict[str, list[int]]:
-    """What a sequence classifier reads of (prompt, response), in training and in scoring.
+def cut_pair(tokenizer: Tokenizer, prompt: str, response: str, max_length: int) -> tuple[str, str]:
+    """The heads of a prompt and a response that fit together, control tokens broken up; the whole texts where they fit.
 
-    A tokenizer without a chat template encodes the two texts as its pair; one with a chat template renders them as a
-    dialogue of two turns. What is too long keeps the head of both texts: the response at least half of the room, or
-    all of itself if it needs less, and the prompt what is left.
+    The response gets at least half of the room, or all of itself if it needs less, and the prompt what is left. A text
+    that ends where one of its tokens ends has the same tokens up to there, so the cut texts encode to what was counted.
 
     Args:
-        tokenizer: a fast tokenizer.
+        tokenizer: a fast tokenizer; with a chat template the two are a dialogue of two turns, else its pair.
         prompt: the user's last message.
         response: the answer to judge.
         max_length: most tokens, special ones included; at least 8.
+
+    Raises:
+        ValueError: `max_length` leaves no room for the two texts.
+    """
+    special = tokenizer.all_special_tokens
+    texts = neutralise(prompt, special), neutralise(response, special)
+    taken = (
+        len(_turns(tokenizer, "", ""))
+        if tokenizer.chat_template
+        else tokenizer.num_special_tokens_to_add(pair=True)
+    )
+    heads = [_ends(tokenizer, text) for text in texts]
+    kept = _shares(len(heads[0]), len(heads[1]), max_length - taken)
+    cut = [
+        text if count == len(ends) else text[: ends[count - 1] if count else 0]
+        for text, ends, count in zip(texts, heads, kept, strict=True)
+    ]
+    return cut[0], cut[1]
+
+
+def encode_pair(tokenizer: Tokenizer, prompt: str, response: str, max_length: int) -> dict[str, list[int]]:
+    """Model inputs of a sequence classifier for one (prompt, response); the same for training and scoring.
+
+    A tokenizer without a chat template encodes the two texts as its pair; one with a chat template renders them as a
+    dialogue of two turns. What is too long is cut by `cut_pair`.
+
+    Args:
+        tokenizer, prompt, response, max_length: as `cut_pair` has them.
 
     Returns:
         The tokenizer's model inputs (`input_ids`, `attention_mask`, `token_type_ids` where it has them), each a list
@@ -109,29 +138,12 @@ def encode_pair(tokenizer: Tokenizer, prompt: str, response: str, max_length: in
     Raises:
         ValueError: `max_length` leaves no room for the two texts.
     """
-    special = tokenizer.all_special_tokens
-    prompt, response = neutralise(prompt, special), neutralise(response, special)
+    cut = cut_pair(tokenizer, prompt, response, max_length)
     if tokenizer.chat_template:
-        room = max_length - len(_turns(tokenizer, "", ""))
-        heads = [_ends(tokenizer, text) for text in (prompt, response)]
-        kept = _shares(len(heads[0]), len(heads[1]), room)
-        cut = [
-            text[: ends[count - 1] if count else 0]
-            for text, ends, count in zip((prompt, response), heads, kept, strict=True)
-        ]
         ids = _turns(tokenizer, *cut)[:max_length]
         return {"input_ids": ids, "attention_mask": [1] * len(ids)}
-    encoded = tokenizer(prompt, response, truncation=False, padding=False, verbose=False)
-    owners = encoded.sequence_ids(0)
-    lengths = owners.count(0), owners.count(1)
-    left = list(_shares(*lengths, max_length - (len(owners) - sum(lengths))))
-    keep = []
-    for place, owner in enumerate(owners):
-        if owner is not None:
-            left[owner] -= 1
-        if owner is None or left[owner] >= 0:
-            keep.append(place)
-    return {name: [int(values[place]) for place in keep] for name, values in encoded.items()}
+    encoded = tokenizer(*cut, truncation=True, max_length=max_length, verbose=False)
+    return {name: [int(value) for value in values] for name, values in encoded.items()}
 
 
 def _shares(prompt: int, response: int, room: int) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Tiny random models as directories, for tests where quality is no matter and loading is."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -10,6 +11,7 @@ from transformers import (
     BertModel,
     LlamaConfig,
     LlamaForCausalLM,
+    LlamaForSequenceClassification,
     PreTrainedTokenizerFast,
 )
 
@@ -33,8 +35,17 @@ def _train(tokenizer: Tokenizer, special: list[str]) -> Tokenizer:
     return tokenizer
 
 
-def llama(path: Path, positions: int = 256, seed: int = 0) -> Path:
-    """A random Llama of two layers with a ChatML tokenizer, as a directory."""
+def llama(
+    path: Path, positions: int = 256, seed: int = 0, *, classifier: bool = False, **settings: Any
+) -> Path:
+    """A random Llama of two layers with a ChatML tokenizer, as a directory; with a classifier's head, a finished reward model.
+
+    Args:
+        path: the directory.
+        positions, seed: of the model.
+        classifier: whether it is one.
+        settings: of its configuration, in place of those here.
+    """
     trained = _train(Tokenizer(models.BPE()), ["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=trained,
@@ -47,14 +58,16 @@ def llama(path: Path, positions: int = 256, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=positions, tie_word_embeddings=True, pad_token_id=0,
+        num_key_value_heads=1, max_position_embeddings=positions, tie_word_embeddings=not classifier, pad_token_id=0,
+        num_labels=1 if classifier else 2,
     )  # fmt: skip
-    LlamaForCausalLM(config).save_pretrained(path)
+    config.update(settings)
+    (LlamaForSequenceClassification if classifier else LlamaForCausalLM)(config).save_pretrained(path)
     return path
 
 
-def bert(path: Path, *, classifier: bool = False) -> Path:
-    """A random BERT of two layers with a pair template, as a directory; a finished reward model with a classifier's head."""
+def bert(path: Path, *, classifier: bool = False, **settings: Any) -> Path:
+    """A random BERT of two layers with a pair template, likewise."""
     trained = _train(Tokenizer(models.BPE(unk_token="[UNK]")), ["[PAD]", "[UNK]", "[CLS]", "[SEP]"])
     trained.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
@@ -71,6 +84,7 @@ def bert(path: Path, *, classifier: bool = False) -> Path:
         vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
         max_position_embeddings=128, num_labels=1,
     )  # fmt: skip
+    config.update(settings)
     model = BertForSequenceClassification(config) if classifier else BertModel(config)
     model.save_pretrained(path)
     return path

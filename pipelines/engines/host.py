@@ -75,14 +75,39 @@ def ensure_engine(spec: GeneratorSpec, *, instead_of: EngineHandle | None = None
     with _renewing(directory):
         with directory.locked("engine"):
             record = directory.read()
-            if record is None or not _is_usable(record, instead_of):
-                if record is not None:
-                    why = record.error or "it does not answer"
-                    _log.warning("replacing an engine that is %s: %s", record.state, why)
-                    _end(directory, record)
-                record = _launch(spec, directory)
+            usable = record is not None and _is_usable(record, instead_of)
+        if record is None or not usable:
+            record = _start(spec, directory, instead_of)
         # Waiting holds no lock, so that a starting engine can be stopped.
         return _await_ready(directory, record.ident)
+
+
+def _start(spec: GeneratorSpec, directory: EngineDirectory, instead_of: EngineHandle | None) -> EngineRecord:
+    """Start the engine, unless another process has meanwhile, in place of what is on record.
+
+    One at a time starts on a device: vLLM measures the device's free memory while it starts.
+    """
+    with EngineDirectory(directory.path.parent).locked("start"):
+        while _another_starts(directory):
+            time.sleep(0.1)
+        with directory.locked("engine"):
+            record = directory.read()
+            if record is not None:
+                if _is_usable(record, instead_of):
+                    return record
+                why = record.error or "it does not answer"
+                _log.warning("replacing an engine that is %s: %s", record.state, why)
+                _end(directory, record)
+            return _launch(spec, directory)
+
+
+def _another_starts(directory: EngineDirectory) -> bool:
+    device, home = own_device(), directory.path.parent
+    return any(
+        item.state == "starting" and item.device == device
+        for item in running_engines(str(home))
+        if item.digest[:16] != directory.path.name
+    )
 
 
 def _is_usable(record: EngineRecord, instead_of: EngineHandle | None) -> bool:

@@ -1,9 +1,20 @@
 """Outcomes that every engine words alike."""
 
 import re
+from typing import Protocol
 
 from pipelines.engines.protocol import GenerationOutcome, GenerationRequest, RowErrorKind
 from pipelines.errors import EngineError
+
+
+class Fallible(Protocol):
+    """An outcome of any kind, as far as faults go."""
+
+    @property
+    def error_kind(self) -> RowErrorKind | None: ...
+
+    @property
+    def error(self) -> str | None: ...
 
 
 def failed(
@@ -35,7 +46,7 @@ class Refusals:
         self._who = who
         self._seen: list[str] | None = []
 
-    def count(self, outcome: GenerationOutcome) -> None:
+    def count(self, outcome: Fallible) -> None:
         """Look at the next outcome.
 
         Raises:

@@ -22,7 +22,7 @@ class Adapter:
 
 @dataclass(frozen=True, slots=True)
 class GeneratorSpec:
-    """Everything that decides which generation engine serves a request.
+    """Everything that decides which engine serves a request.
 
     Attributes:
         backend: `vllm`, `transformers`, `scripted` or `openai`.
@@ -138,6 +138,7 @@ class ScorerSpec:
         digest: digest of weights, prompt and parameters; the scorer's identity.
         max_length: longest (prompt, response) pair in tokens.
         batch_size: pairs a forward pass; changes speed only.
+        engine: the engine that serves a classifier; None where the process that asks computes it.
         options: further options, as data.
     """
 
@@ -147,6 +148,7 @@ class ScorerSpec:
     digest: str
     max_length: int = 256
     batch_size: int = 32
+    engine: GeneratorSpec | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

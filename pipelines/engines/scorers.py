@@ -1,4 +1,4 @@
-"""Judges that need no endpoint: a sequence-classification model, or a Python rule; and the door to all kinds."""
+"""Judges in the process that asks: a sequence-classification model, or a Python rule; and the door to all kinds."""
 
 import itertools
 import math
@@ -10,6 +10,7 @@ import torch
 
 from pipelines.engines.judges import GuardScorer, RubricScorer, values_of_labels
 from pipelines.engines.launch import has_gpu
+from pipelines.engines.pooling import PooledClassifierScorer, check_outputs
 from pipelines.engines.protocol import Score, Scorer, ScorerSpec
 from pipelines.errors import ConfigError
 from pipelines.functions import import_function
@@ -41,10 +42,7 @@ class ClassifierScorer:
             raise ConfigError(
                 f"scorer {spec.name!r}: transformers can't load {spec.model}: {error}"
             ) from error
-        if model.config.num_labels != 1:
-            raise ConfigError(
-                f"scorer {spec.name!r}: {spec.model} has {model.config.num_labels} outputs; it needs one"
-            )
+        check_outputs(spec, model.config.num_labels)
         if self._tokenizer.pad_token_id is None:
             self._tokenizer.pad_token = self._tokenizer.eos_token
         if model.config.pad_token_id is None:
@@ -113,8 +111,12 @@ class RuleScorer:
                 )
 
 
+def _classifier(spec: ScorerSpec) -> Scorer:
+    return ClassifierScorer(spec) if spec.engine is None else PooledClassifierScorer(spec)
+
+
 _KINDS: Mapping[str, Callable[[ScorerSpec], Scorer]] = {
-    "classifier": ClassifierScorer,
+    "classifier": _classifier,
     "guard": GuardScorer,
     "rubric": RubricScorer,
 }

@@ -17,7 +17,7 @@ from pipelines.engines import uds
 from pipelines.engines.adapters import ensure_adapter
 from pipelines.engines.homes import EngineDirectory
 from pipelines.engines.host import EngineHandle, ensure_engine
-from pipelines.engines.protocol import Adapter, GenerationRequest, GeneratorSpec
+from pipelines.engines.protocol import Adapter, GeneratorSpec
 from pipelines.errors import EngineError
 
 _DEATHS_IN_A_ROW = 5
@@ -63,16 +63,16 @@ class EngineSession:
         self._open = asyncio.Event()
         self._open.set()
 
-    async def ask(self, request: GenerationRequest) -> Reply:
-        """Send a request among others.
+    async def ask(self, path: str, body: bytes) -> Reply:
+        """Send a request, JSON for a path of the server, among others.
 
         Raises:
             EngineError: the engine is gone and can't be replaced.
         """
         await self._open.wait()
-        return await self._send(request)
+        return await self._send(path, body)
 
-    async def ask_alone(self, request: GenerationRequest) -> Reply:
+    async def ask_alone(self, path: str, body: bytes) -> Reply:
         """Send a request that is suspected of killing engines: nothing else of this client is in flight, and no other
         client's suspect.
 
@@ -85,7 +85,7 @@ class EngineSession:
             async with self._only_suspect():
                 while self._in_flight:
                     await asyncio.sleep(0.02)
-                return await self._send(request)
+                return await self._send(path, body)
         finally:
             self._suspects -= 1
             if not self._suspects:
@@ -105,14 +105,14 @@ class EngineSession:
         finally:
             os.close(descriptor)
 
-    async def _send(self, request: GenerationRequest) -> Reply:
+    async def _send(self, path: str, body: bytes) -> Reply:
         engine, client = await self._connected()
         self._in_flight += 1
         began = time.monotonic()
         if self._in_flight == 1:
             self._last_answer = began
         try:
-            async with client.post("http://engine/v1/completions", data=_payload(request)) as answer:
+            async with client.post(f"http://engine{path}", data=body) as answer:
                 status, raw = answer.status, await answer.read()
         except (aiohttp.ClientError, OSError) as error:
             status, raw = _BROKEN, f"the connection broke: {error!r}".encode()
@@ -221,26 +221,6 @@ class EngineSession:
         if self._client is not None:
             await self._client.close()
         self._client = None
-
-
-def _payload(request: GenerationRequest) -> bytes:
-    """The completion request; what the model's generation config would change is set to have no effect."""
-    body: dict[str, Any] = {
-        "model": request.adapter or "base",
-        "prompt": request.token_ids,
-        "max_tokens": request.max_tokens,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
-        "top_k": 0,
-        "min_p": 0.0,
-        "repetition_penalty": 1.0,
-        "seed": request.seed,
-        "stop": list(request.stop),
-        "skip_special_tokens": True,
-    }
-    if request.scored_tokens:  # one token is the fewest that the server writes
-        body |= {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
-    return json.dumps(body).encode()
 
 
 def _message(raw: bytes) -> str:

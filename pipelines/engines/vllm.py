@@ -1,28 +1,23 @@
-"""The client of a host's vLLM engine: many requests in flight, rows as they finish, faults told apart.
+"""Generation by a host's vLLM engine: completions of prompts given as token ids, with seeds and adapters.
 
-What is wrong with one row is that row's outcome. What is wrong with the engine (it died, it hangs, it answers 5xx) is
-mended here: the engine is replaced, its adapters come back, and what was in flight is asked again; a request's seed
-comes with it, so its answer is the same. Only an engine that can't be mended raises `EngineError`.
+A request's seed comes with it, so an answer that is asked for again after the engine died is the same.
 """
 
-import asyncio
-import queue
-import re
-import statistics
-import threading
-from collections import deque
+import json
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from typing import Any
 
-from pipelines.engines.homes import EngineDirectory
-from pipelines.engines.host import Lease
-from pipelines.engines.outcomes import Refusals, failed, scored, too_long
-from pipelines.engines.protocol import Adapter, GenerationOutcome, GenerationRequest, GeneratorSpec
-from pipelines.engines.session import EngineSession, Reply
-from pipelines.errors import ConfigError, EngineError
-
-_TOO_LONG = re.compile(r"maximum context length|longer than the maximum|max_model_len", re.IGNORECASE)
-_BLAMED_AFTER = 2
+from pipelines.engines.client import EngineClient
+from pipelines.engines.outcomes import failed, scored, too_long
+from pipelines.engines.protocol import (
+    Adapter,
+    GenerationOutcome,
+    GenerationRequest,
+    GeneratorSpec,
+    RowErrorKind,
+)
+from pipelines.engines.session import Reply
+from pipelines.errors import ConfigError
 
 
 class VllmGenerator:
@@ -31,8 +26,7 @@ class VllmGenerator:
     Args:
         spec: the engine.
         adapters: the adapters that requests may name; loaded before the first request, and again after a restart.
-        in_flight: requests sent and not yet answered, at most; 0 takes the engine's `max_num_seqs` and a quarter
-            more, so that a finished row is refilled at once. Bounds the memory of the input, too.
+        in_flight: as `EngineClient` has it.
 
     Use from one thread at a time.
     """
@@ -42,14 +36,8 @@ class VllmGenerator:
             raise ConfigError(
                 f"{len(adapters)} adapters are to be served, but the engine's max_adapters is 0"
             )
-        self._spec = spec
         self._names = {adapter.name for adapter in adapters}
-        self._in_flight = in_flight or int(spec.options.get("in_flight", 0)) or spec.max_num_seqs * 5 // 4 + 1
-        self._directory = EngineDirectory.of(spec)
-        self._loop = asyncio.new_event_loop()
-        threading.Thread(target=self._loop.run_forever, daemon=True, name="mart-vllm-client").start()
-        self._session = EngineSession(spec, adapters, self._directory)
-        self._closed = False
+        self._client = EngineClient(spec, adapters, _Completions(spec.max_model_len), in_flight=in_flight)
 
     def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[GenerationOutcome]:
         """Yield one outcome a request as they finish; `requests` is read only as fast as answers return.
@@ -58,138 +46,71 @@ class VllmGenerator:
             EngineError: the engine can't be kept alive, or refuses everything in the same words.
             ConfigError: a request names an adapter that this generator was not opened with.
         """
-        if self._closed:
-            raise EngineError("this generator is closed; open another")
-        run = _Run(self._session, self._spec.max_model_len)
-        source, pending, more = iter(requests), 0, True
-        with self._working(run):
-            while True:
-                while more and pending < self._in_flight:
-                    request = next(source, None)
-                    if request is None:
-                        more = False
-                        break
-                    if request.adapter is not None and request.adapter not in self._names:
-                        raise ConfigError(
-                            f"request {request.request_id} names adapter {request.adapter!r}; "
-                            f"this generator serves {sorted(self._names) or 'none'}"
-                        )
-                    self._loop.call_soon_threadsafe(run.submit, request)
-                    pending += 1
-                if not pending:
-                    return
-                item = run.results.get()
-                if isinstance(item, BaseException):
-                    raise item
-                pending -= 1
-                yield item
+        yield from self._client.ask(self._checked(requests))
 
-    @contextmanager
-    def _working(self, run: "_Run") -> Iterator[None]:
-        lease = Lease(self._directory)
-        watch = asyncio.run_coroutine_threadsafe(run.watch(), self._loop)
-        try:
-            yield
-        finally:
-            watch.cancel()
-            with suppress(RuntimeError):
-                asyncio.run_coroutine_threadsafe(run.cancel(), self._loop).result(10.0)
-            lease.close()
+    def _checked(self, requests: Iterable[GenerationRequest]) -> Iterator[GenerationRequest]:
+        for request in requests:
+            if request.adapter is not None and request.adapter not in self._names:
+                raise ConfigError(
+                    f"request {request.request_id} names adapter {request.adapter!r}; "
+                    f"this generator serves {sorted(self._names) or 'none'}"
+                )
+            yield request
 
     def close(self) -> None:
         """Let go of the engine; it lives on for others until its lease ends."""
-        if self._closed:
-            return
-        self._closed = True
-        asyncio.run_coroutine_threadsafe(self._session.close(), self._loop).result(10.0)
-        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._client.close()
 
 
-class _Run:
-    """One call of `generate`: the tasks in flight and what they have learned. Lives in the client's event loop."""
+class _Completions:
+    """vLLM's `/v1/completions`."""
 
-    def __init__(self, session: EngineSession, max_model_len: int) -> None:
-        self.results: queue.SimpleQueue[GenerationOutcome | BaseException] = queue.SimpleQueue()
-        self._session = session
+    path = "/v1/completions"
+
+    def __init__(self, max_model_len: int) -> None:
         self._max_model_len = max_model_len
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._refusals = Refusals("the engine")
-        self._latencies: deque[float] = deque(maxlen=256)
 
-    def submit(self, request: GenerationRequest) -> None:
-        """Start a request."""
-        task = asyncio.get_running_loop().create_task(self._serve(request))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def unfit(self, request: GenerationRequest) -> GenerationOutcome | None:
+        return too_long(request, self._max_model_len)
 
-    async def cancel(self) -> None:
-        """Drop what is in flight; the server sees the connections close and stops computing."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+    def failed(
+        self, request: GenerationRequest, kind: RowErrorKind, error: str, seconds: float = 0.0
+    ) -> GenerationOutcome:
+        return failed(request, kind, error, seconds)
 
-    async def watch(self) -> None:
-        """Tell the session when the engine hangs: no answer, and no token anywhere in it, for too long."""
-        await self._session.watch(lambda: statistics.median(self._latencies) if self._latencies else None)
+    def body(self, request: GenerationRequest) -> bytes:
+        """What the model's generation config would change is set to have no effect."""
+        body: dict[str, Any] = {
+            "model": request.adapter or "base",
+            "prompt": request.token_ids,
+            "max_tokens": request.max_tokens,
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "top_k": 0,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
+            "seed": request.seed,
+            "stop": list(request.stop),
+            "skip_special_tokens": True,
+        }
+        if request.scored_tokens:  # one token is the fewest that the server writes
+            body |= {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
+        return json.dumps(body).encode()
 
-    async def _serve(self, request: GenerationRequest) -> None:
+    def read(self, request: GenerationRequest, reply: Reply) -> GenerationOutcome | None:
         try:
-            outcome = too_long(request, self._max_model_len) or await self._ask(request)
-            self._refusals.count(outcome)
-        except Exception as error:  # noqa: BLE001 (the caller's thread raises it)
-            self.results.put(error)
-        else:
-            self.results.put(outcome)
-
-    async def _ask(self, request: GenerationRequest) -> GenerationOutcome:
-        """Ask until there is an outcome.
-
-        An engine's death puts a strike on everything in flight. What has two is asked alone, one on the whole host
-        at a time: if the engine dies once more, that request took it down.
-        """
-        strikes, failures = 0, 0
-        while True:
-            alone = strikes >= _BLAMED_AFTER
-            reply = await (self._session.ask_alone(request) if alone else self._session.ask(request))
-            if reply.lost:
-                strikes += 1
-                if alone:
-                    return failed(
-                        request, "took_engine_down", f"the engine died {strikes} times on it: {reply.error}"
-                    )
-            elif reply.status == 200:
-                outcome = _read(request, reply)
-                if outcome is not None:
-                    self._latencies.append(outcome.seconds)
-                    return outcome
-                failures += 1
-                if failures > 1:
-                    return failed(request, "unreadable", f"not an answer: {reply.error}", reply.seconds)
-            elif 400 <= reply.status < 500:
-                long = reply.status == 413 or _TOO_LONG.search(reply.error) is not None
-                return failed(request, "too_long" if long else "refused", reply.error, reply.seconds)
-            else:
-                failures += 1
-                if failures > 2:
-                    return failed(request, "refused", f"HTTP {reply.status}: {reply.error}", reply.seconds)
-                await asyncio.sleep(0.5 * failures)
-
-
-def _read(request: GenerationRequest, reply: Reply) -> GenerationOutcome | None:
-    """The answer in a completion's JSON, or None where it is not one."""
-    try:
-        choice, usage = reply.body["choices"][0], reply.body["usage"]
-        text, reason = choice["text"], choice["finish_reason"]
-        tokens, prompt = int(usage["completion_tokens"]), int(usage["prompt_tokens"])
-        if request.scored_tokens:
-            given = request.token_ids[-request.scored_tokens :]
-            places = choice["prompt_logprobs"][-request.scored_tokens :]
-            chances = [
-                float(place[str(token)]["logprob"]) for place, token in zip(places, given, strict=True)
-            ]
-            return scored(request, sum(chances), reply.seconds)
-    except (KeyError, IndexError, TypeError, ValueError):
-        return None
-    if not isinstance(text, str) or reason not in ("stop", "length"):
-        return None
-    return GenerationOutcome(request.request_id, text, reason, prompt, tokens, reply.seconds)
+            choice, usage = reply.body["choices"][0], reply.body["usage"]
+            text, reason = choice["text"], choice["finish_reason"]
+            tokens, prompt = int(usage["completion_tokens"]), int(usage["prompt_tokens"])
+            if request.scored_tokens:
+                given = request.token_ids[-request.scored_tokens :]
+                places = choice["prompt_logprobs"][-request.scored_tokens :]
+                chances = [
+                    float(place[str(token)]["logprob"]) for place, token in zip(places, given, strict=True)
+                ]
+                return scored(request, sum(chances), reply.seconds)
+        except (KeyError, IndexError, TypeError, ValueError):
+            return None
+        if not isinstance(text, str) or reason not in ("stop", "length"):
+            return None
+        return GenerationOutcome(request.request_id, text, reason, prompt, tokens, reply.seconds)

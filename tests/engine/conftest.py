@@ -11,13 +11,18 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from pipelines.engines.protocol import Adapter
 
 VOCABULARY = 320
+# All the JSON that a model of whole words can write.
+JSON = ('{"label":', '"refused"}', '"complied"}', '"neither"}')
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory) -> Path:
     """Directory of a two-layer llama of head size 64 and a word-level tokenizer, in safetensors."""
     path = tmp_path_factory.mktemp("tiny") / "base"
-    words = {"<unk>": 0, "<s>": 1, "</s>": 2} | {f"w{index}": index for index in range(3, VOCABULARY)}
+    words = {"<unk>": 0, "<s>": 1, "</s>": 2} | {
+        f"w{index}": index for index in range(3, VOCABULARY - len(JSON))
+    }
+    words |= {word: VOCABULARY - len(JSON) + index for index, word in enumerate(JSON)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     fast = PreTrainedTokenizerFast(

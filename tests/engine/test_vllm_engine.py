@@ -16,12 +16,15 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from pipelines.config import TargetEndpointConfig
 from pipelines.engines.homes import EngineDirectory
 from pipelines.engines.host import ensure_engine, keep_alive, stop_engine
-from pipelines.engines.judges import GuardScorer
+from pipelines.engines.judges import GuardScorer, RubricScorer
 from pipelines.engines.openai_http import OpenAIGenerator
+from pipelines.engines.pooling import PooledClassifierScorer
 from pipelines.engines.processes import find, members
 from pipelines.engines.protocol import GenerationRequest, GeneratorSpec, ScorerSpec
+from pipelines.engines.scorers import ClassifierScorer
 from pipelines.engines.transformers import TransformersGenerator
 from pipelines.engines.vllm import VllmGenerator
+from tests import tiny
 from tests.over_tcp import over_tcp
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
@@ -213,6 +216,17 @@ def test_a_guard_is_read_through_the_chances_of_its_two_words(hosted, tiny_model
     assert score.value == pytest.approx(float(chances[second] / (chances[first] + chances[second])), abs=1e-3)
 
 
+def test_a_rubrics_verdict_is_bound_to_its_labels(hosted):
+    values = {"complied": 0.0, "refused": 1.0}
+    rubric = RubricScorer(
+        ScorerSpec("rubric", "rubric", "base", "0", options={**hosted, "rubric": "w9 w8", "values": values})
+    )
+    scores = list(rubric.score([(str(row), f"w{row + 3} w40", "w7 w80") for row in range(20)]))
+    assert [score.error for score in scores] == [None] * 20
+    assert {(score.label, score.value) for score in scores} <= set(values.items())
+    assert all(score.completion_tokens >= 2 for score in scores)
+
+
 def test_when_enginecore_is_killed_all_rows_come_back_and_nothing_stays(engine, spec, adapters):
     before = ensure_engine(spec)
     ours = [path for item in members(before.pgid) for path in mapped_shared_memory(item.pid)]
@@ -248,3 +262,24 @@ def test_an_adapter_merged_into_the_base_answers_as_it_does_beside_it(spec, refe
     with closing(VllmGenerator(merged)) as generator:
         assert answers(generator, requests(12)) == expected
     assert stop_engine(merged)
+
+
+@pytest.mark.parametrize("kind", [tiny.bert, tiny.llama])
+def test_a_reward_model_gives_what_transformers_gives(spec, tmp_path, kind):
+    # Heads of a size that vLLM's CPU kernels have, and weights large enough for values all over [0, 1].
+    sizes = {"hidden_size": 128, "num_key_value_heads": 2, "head_dim": 64, "initializer_range": 0.2}
+    model = kind(tmp_path / "model", classifier=True, **sizes)
+    source = random.Random(0)
+    texts = [" ".join(source.choices(tiny.WORDS, k=source.randint(1, 60))) for _ in range(80)]
+    items = [(str(row), texts[row], texts[row + 40]) for row in range(40)]
+    alone = ScorerSpec("safety", "classifier", str(model), "0", max_length=96)
+    engine = replace(
+        spec, model=str(model), model_digest=kind.__name__, max_model_len=96, max_adapters=0,
+        options={"server_args": {"runner": "pooling"}},
+    )  # fmt: skip
+    with closing(PooledClassifierScorer(replace(alone, engine=engine))) as scorer:
+        ours = {score.response_id: score.value for score in scorer.score(items)}
+    assert stop_engine(engine)
+    theirs = {score.response_id: score.value for score in ClassifierScorer(alone).score(items)}
+    assert ours == pytest.approx(theirs, abs=1e-4)
+    assert max(theirs.values()) - min(theirs.values()) > 0.3

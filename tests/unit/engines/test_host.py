@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -173,3 +174,13 @@ def test_an_engine_that_stands_alone_ends_its_owners_others_on_the_device(make_s
             assert is_healthy(other.socket), "another owner's"
             assert is_healthy(beside.socket), "on another device"
             assert ensure_engine(spec) == second
+
+
+def test_engines_start_one_after_the_other_on_a_device(make_spec):
+    specs = [replace(make_spec("slow"), model=name) for name in ("first", "second")]
+    with ExitStack() as stack:
+        for spec in specs:
+            stack.enter_context(keep_alive(spec))
+        with ThreadPoolExecutor(2) as pool:
+            engines = sorted(pool.map(ensure_engine, specs), key=lambda engine: engine.started)
+    assert engines[1].started - engines[0].started >= 2.0, "a slow start takes two seconds"
