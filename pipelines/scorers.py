@@ -14,6 +14,9 @@ from pipelines.functions import import_function
 from pipelines.models import local_model
 from schemas.digests import digest
 
+# Those of `engine.options` that are of any engine's server.
+_ENGINES_OPTIONS = ("server_env", "hang_seconds", "start_stall_seconds", "start_cap_seconds")
+
 
 def reward_model_spec(
     config: RunConfig,
@@ -29,7 +32,7 @@ def reward_model_spec(
         aspect: `safety` or `helpfulness`.
         checkpoint: its row, or None of a finished classifier.
         artifacts: where checkpoints are.
-        place: owner, home, lease and threads of an engine that serves it.
+        place: what an engine that serves it has in common with the run's others.
     """
     model = config.reward_models[aspect]  # type: ignore[index]
     if checkpoint is not None:
@@ -49,8 +52,11 @@ def reward_model_spec(
             dtype="float32",  # as transformers computes it: bfloat16 moves values by more than they may differ
             max_model_len=model.max_length,
             memory_share=model.memory_share,
-            max_adapters=0,
-            options={"server_args": {"runner": "pooling"}},
+            serves="verdicts",
+            options={
+                **{name: value for name, value in config.engine.options.items() if name in _ENGINES_OPTIONS},
+                "in_flight": config.engine.in_flight,
+            },
         )
     return ScorerSpec(
         name=aspect,

@@ -95,7 +95,8 @@ def cut_pair(tokenizer: Tokenizer, prompt: str, response: str, max_length: int) 
     """The heads of a prompt and a response that fit together, control tokens broken up; the whole texts where they fit.
 
     The response gets at least half of the room, or all of itself if it needs less, and the prompt what is left. A text
-    that ends where one of its tokens ends has the same tokens up to there, so the cut texts encode to what was counted.
+    that ends where one of its tokens ends has the same tokens up to there, so the cut texts encode to what was counted. None
+    is cut within a character that several tokens make up.
 
     Args:
         tokenizer: a fast tokenizer; with a chat template the two are a dialogue of two turns, else its pair.
@@ -113,13 +114,9 @@ def cut_pair(tokenizer: Tokenizer, prompt: str, response: str, max_length: int) 
         if tokenizer.chat_template
         else tokenizer.num_special_tokens_to_add(pair=True)
     )
-    heads = [_ends(tokenizer, text) for text in texts]
-    kept = _shares(len(heads[0]), len(heads[1]), max_length - taken)
-    cut = [
-        text if count == len(ends) else text[: ends[count - 1] if count else 0]
-        for text, ends, count in zip(texts, heads, kept, strict=True)
-    ]
-    return cut[0], cut[1]
+    places = [_places(tokenizer, text) for text in texts]
+    kept = _shares(len(places[0]), len(places[1]), max_length - taken)
+    return _head(texts[0], places[0], kept[0]), _head(texts[1], places[1], kept[1])
 
 
 def encode_pair(tokenizer: Tokenizer, prompt: str, response: str, max_length: int) -> dict[str, list[int]]:
@@ -158,8 +155,17 @@ def _turns(tokenizer: Tokenizer, prompt: str, response: str) -> list[int]:
     return render(tokenizer, [{"role": "user", "content": prompt}], completion=response)
 
 
-def _ends(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Where each token of a text ends, in characters."""
+def _head(text: str, places: Sequence[tuple[int, int]], count: int) -> str:
+    """A text up to the end of so many of its tokens, or of the last before which a character ends."""
+    if count == len(places):
+        return text
+    while count and places[count - 1][1] > places[count][0]:
+        count -= 1
+    return text[: places[count - 1][1] if count else 0]
+
+
+def _places(tokenizer: Tokenizer, text: str) -> list[tuple[int, int]]:
+    """Where each token of a text begins and ends, in characters."""
     options: dict[str, Any] = {"add_special_tokens": False, "return_offsets_mapping": True}
     encoded = tokenizer(text, truncation=False, verbose=False, **options)
-    return [end for _, end in encoded["offset_mapping"]]
+    return [(begin, end) for begin, end in encoded["offset_mapping"]]

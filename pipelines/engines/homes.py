@@ -76,7 +76,7 @@ class EngineRecord:
     Attributes:
         state: `starting`, `ready` or `failed`.
         ident: of this start of the engine; another start has another.
-        digest, owner: of the spec.
+        digest, owner, serves: of the spec.
         socket, log: paths.
         pid, ticks: the supervisor.
         group, group_ticks: the server's process group and its first process; 0 before it runs.
@@ -100,6 +100,7 @@ class EngineRecord:
     boot: str = ""
     error: str = ""
     device: str = ""
+    serves: str = "answers"
 
 
 class EngineDirectory:

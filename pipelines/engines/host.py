@@ -6,6 +6,7 @@ renews its lease, which the driver does with `keep_alive` and clients do while t
 driver is killed, nothing of the engine is left `lease_seconds` plus some 4 s later.
 """
 
+import itertools
 import logging
 import os
 import shutil
@@ -22,11 +23,12 @@ from pathlib import Path
 
 from pipelines.engines import uds
 from pipelines.engines.homes import EngineDirectory, EngineRecord, default_home, own_device, spec_digest
-from pipelines.engines.launch import engine_command, engine_environment
+from pipelines.engines.launch import engine_command, engine_environment, has_gpu
 from pipelines.engines.processes import is_alive, kill_group, members
 from pipelines.engines.protocol import GeneratorSpec
 from pipelines.engines.supervisor import Plan
 from pipelines.errors import EngineError
+from schemas.digests import digest
 
 HEARTBEAT_SECONDS = 2.0
 _log = logging.getLogger(__name__)
@@ -71,7 +73,7 @@ def ensure_engine(spec: GeneratorSpec, *, instead_of: EngineHandle | None = None
     directory = EngineDirectory.of(spec)
     directory.renew()
     if spec.alone:
-        stop_all(spec.home, spec.owner, device=own_device(), but=directory)
+        stop_all(spec.home, spec.owner, device=own_device(), serves=spec.serves, but=directory)
     with _renewing(directory):
         with directory.locked("engine"):
             record = directory.read()
@@ -79,35 +81,43 @@ def ensure_engine(spec: GeneratorSpec, *, instead_of: EngineHandle | None = None
         if record is None or not usable:
             record = _start(spec, directory, instead_of)
         # Waiting holds no lock, so that a starting engine can be stopped.
-        return _await_ready(directory, record.ident)
+        return _await_ready(directory, record.ident, spec.owner)
 
 
 def _start(spec: GeneratorSpec, directory: EngineDirectory, instead_of: EngineHandle | None) -> EngineRecord:
     """Start the engine, unless another process has meanwhile, in place of what is on record.
 
-    One at a time starts on a device: vLLM measures the device's free memory while it starts.
+    One at a time starts on a GPU: vLLM measures the memory that is free, and fails if there is suddenly more or less.
     """
-    with EngineDirectory(directory.path.parent).locked("start"):
-        while _another_starts(directory):
-            time.sleep(0.1)
-        with directory.locked("engine"):
-            record = directory.read()
-            if record is not None:
-                if _is_usable(record, instead_of):
-                    return record
-                why = record.error or "it does not answer"
-                _log.warning("replacing an engine that is %s: %s", record.state, why)
-                _end(directory, record)
-            return _launch(spec, directory)
+    home, told = EngineDirectory(directory.path.parent), False
+    while True:
+        with home.locked(f"start-{digest(own_device())[:8]}"):
+            neighbours = _neighbours(directory)
+            starting = [record for record in neighbours if record.state == "starting"]
+            if not starting:
+                with directory.locked("engine"):
+                    record = directory.read()
+                    if record is not None:
+                        if _is_usable(record, instead_of):
+                            return record
+                        why = record.error or "it does not answer"
+                        _log.warning("replacing an engine that is %s: %s", record.state, why)
+                        _end(directory, record)
+                    return _launch(spec, directory)
+        if not told:
+            _log.info("waiting until another engine of this GPU has started; its log: %s", starting[0].log)
+            told = True
+        directory.renew()
+        time.sleep(0.1)
 
 
-def _another_starts(directory: EngineDirectory) -> bool:
-    device, home = own_device(), directory.path.parent
-    return any(
-        item.state == "starting" and item.device == device
-        for item in running_engines(str(home))
-        if item.digest[:16] != directory.path.name
-    )
+def _neighbours(directory: EngineDirectory) -> list[EngineRecord]:
+    """Other engines on this process's GPU; a CPU has no memory that engines measure."""
+    device = own_device()
+    if not device and not has_gpu():
+        return []
+    found = running_engines(str(directory.path.parent))
+    return [item for item in found if item.device == device and item.digest[:16] != directory.path.name]
 
 
 def _is_usable(record: EngineRecord, instead_of: EngineHandle | None) -> bool:
@@ -130,6 +140,7 @@ def _launch(spec: GeneratorSpec, directory: EngineDirectory) -> EngineRecord:
         ident=ident,
         digest=spec_digest(spec),
         owner=spec.owner,
+        serves=spec.serves,
         socket=socket,
         command=tuple(engine_command(spec, socket)),
         environment=environment,
@@ -164,8 +175,13 @@ def _launch(spec: GeneratorSpec, directory: EngineDirectory) -> EngineRecord:
     )
 
 
-def _await_ready(directory: EngineDirectory, ident: str) -> EngineHandle:
-    while True:
+def _await_ready(directory: EngineDirectory, ident: str, owner: str) -> EngineHandle:
+    for count in itertools.count():
+        if count % 20 == 0:
+            # The run's other engines on the GPU keep their memory until this one has measured what is free.
+            for other in _neighbours(directory):
+                if other.owner == owner:
+                    EngineDirectory(directory.path.with_name(other.digest[:16])).renew()
         record = directory.read()
         if record is None or record.ident != ident:
             raise EngineError(f"the engine was stopped while it started; its log is {directory.log_path}")
@@ -175,6 +191,7 @@ def _await_ready(directory: EngineDirectory, ident: str) -> EngineHandle:
             error = record.error or "the engine's supervisor was killed while the engine started"
             raise EngineError(f"{error}\nThe engine's log is {directory.log_path}")
         time.sleep(0.1)
+    raise AssertionError("unreachable")
 
 
 def _end(directory: EngineDirectory, record: EngineRecord) -> None:
@@ -226,13 +243,18 @@ def running_engines(home: str = "") -> list[EngineRecord]:
 
 
 def stop_all(
-    home: str = "", owner: str | None = None, *, device: str | None = None, but: EngineDirectory | None = None
+    home: str = "",
+    owner: str | None = None,
+    *,
+    device: str | None = None,
+    serves: str | None = None,
+    but: EngineDirectory | None = None,
 ) -> int:
     """End every engine below a home, and what dead ones left; return how many.
 
     Args:
         home: the home; the user's own when empty.
-        owner, device: of one owner, on one device; None for all.
+        owner, device, serves: of one owner, on one device, serving this; None for all.
         but: leave this one.
 
     Raises:
@@ -246,7 +268,12 @@ def stop_all(
             continue
         with directory.locked("engine"):
             record = directory.read()
-            if record is not None and owner in (None, record.owner) and device in (None, record.device):
+            if (
+                record is not None
+                and owner in (None, record.owner)
+                and device in (None, record.device)
+                and serves in (None, record.serves)
+            ):
                 _end(directory, record)
                 count += 1
     return count

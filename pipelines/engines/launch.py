@@ -86,6 +86,8 @@ def engine_arguments(spec: GeneratorSpec) -> dict[str, Any]:
         "max_num_seqs": spec.max_num_seqs,
         "seed": 0,
     }
+    if spec.serves == "verdicts":
+        arguments["runner"] = "pooling"
     if has_gpu():
         arguments["gpu_memory_utilization"] = spec.memory_share
     else:

@@ -35,7 +35,8 @@ class GeneratorSpec:
         kv_cache_gib: size of the KV cache on the CPU, GiB.
         threads: CPU threads of the engine; 0 takes all cores.
         max_adapters, max_lora_rank: adapters in flight at a time and their largest rank; 0 serves no adapter.
-        alone: no other engine of the owner stays on the device: it is ended before this one starts.
+        serves: `answers`, or `verdicts` of a sequence classifier by vLLM's pooling runner.
+        alone: no other engine of the owner that serves the same stays on the device: it is ended before this one starts.
         owner: run and user that may use the engine; no other adopts it.
         home: host-local directory for sockets, locks and logs.
         lease_seconds: the engine ends itself when nobody has renewed its lease for so long; renewals come every 2 s.
@@ -53,6 +54,7 @@ class GeneratorSpec:
     threads: int = 0
     max_adapters: int = 0
     max_lora_rank: int = 16
+    serves: Literal["answers", "verdicts"] = "answers"
     alone: bool = False
     owner: str = ""
     home: str = ""

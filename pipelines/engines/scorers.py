@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pipelines.engines.homes import spec_digest
 from pipelines.engines.judges import GuardScorer, RubricScorer, values_of_labels
 from pipelines.engines.launch import has_gpu
 from pipelines.engines.pooling import PooledClassifierScorer, check_outputs
@@ -134,7 +135,8 @@ def open_scorer(spec: ScorerSpec) -> Scorer:
         raise ConfigError(
             f"scorer {spec.name!r} has kind {spec.kind!r}, which is unknown; use rule, {', '.join(_KINDS)}"
         )
-    key = (os.getpid(), f"{spec.digest}:{spec.model}:{spec.max_length}:{spec.batch_size}")
+    engine = spec.engine and spec_digest(spec.engine)
+    key = (os.getpid(), f"{spec.digest}:{spec.model}:{spec.max_length}:{spec.batch_size}:{engine}")
     if key not in _open:
         _open[key] = kind(spec)
     return _open[key]
@@ -142,4 +144,7 @@ def open_scorer(spec: ScorerSpec) -> Scorer:
 
 def close_scorers() -> None:
     """Free the judges that this process holds."""
+    for scorer in _open.values():
+        if isinstance(scorer, PooledClassifierScorer):
+            scorer.close()
     _open.clear()

@@ -43,7 +43,7 @@ class Plan:
     """What the supervisor is to start; written by the client that starts it, read once.
 
     Attributes:
-        ident, digest, owner, socket: see `EngineRecord`.
+        ident, digest, owner, serves, socket: see `EngineRecord`.
         command: the server's command line.
         environment: variables to set.
         dropped: variables not to inherit.
@@ -55,6 +55,7 @@ class Plan:
     ident: str
     digest: str
     owner: str
+    serves: str
     socket: str
     command: tuple[str, ...]
     environment: dict[str, str]
@@ -112,6 +113,7 @@ class Supervisor:
             ident=self.plan.ident,
             digest=self.plan.digest,
             owner=self.plan.owner,
+            serves=self.plan.serves,
             socket=self.plan.socket,
             log=str(directory.log_path),
             pid=os.getpid(),

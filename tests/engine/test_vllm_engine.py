@@ -274,9 +274,13 @@ def test_a_reward_model_gives_what_transformers_gives(spec, tmp_path, kind):
     items = [(str(row), texts[row], texts[row + 40]) for row in range(40)]
     alone = ScorerSpec("safety", "classifier", str(model), "0", max_length=96)
     engine = replace(
-        spec, model=str(model), model_digest=kind.__name__, max_model_len=96, max_adapters=0,
-        options={"server_args": {"runner": "pooling"}},
-    )  # fmt: skip
+        spec,
+        model=str(model),
+        model_digest=kind.__name__,
+        max_model_len=96,
+        max_adapters=0,
+        serves="verdicts",
+    )
     with closing(PooledClassifierScorer(replace(alone, engine=engine))) as scorer:
         ours = {score.response_id: score.value for score in scorer.score(items)}
     assert stop_engine(engine)

@@ -96,6 +96,22 @@ def test_merged_serving_is_part_of_what_decides_results_and_the_default_is_not()
     assert merged.digest != plain.digest
 
 
+POOLED = [f"reward_models.{aspect}.backend=vllm" for aspect in ("safety", "helpfulness")]
+
+
+def test_what_computes_a_reward_model_is_part_of_what_decides_results_and_the_default_is_not() -> None:
+    plain, pooled = load_config(SANDBOX), load_config(SANDBOX, POOLED)
+    assert "backend" not in plain.effective["reward_models"]["safety"]
+    assert pooled.digest != plain.digest
+    assert load_config(SANDBOX, [*POOLED, "reward_models.safety.memory_share=0.01"]).digest == pooled.digest
+
+
+def test_engines_of_one_device_must_leave_each_other_room() -> None:
+    with pytest.raises(ConfigError, match=r"come to 0\.975 of a device; lower them to 0\.95 together"):
+        load_config(SANDBOX, [*POOLED, "reward_models.safety.memory_share=0.05"])
+    assert load_config(SANDBOX, ["reward_models.safety.memory_share=0.9"]), "which is no engine"
+
+
 def test_an_engine_serves_the_ranks_of_both_roles() -> None:
     config = load_config(SANDBOX, ["adversary.settings.lora_rank=32", "target.warm_settings.lora_rank=8"])
     assert set(config.lora_ranks()) == {8, 16, 32}

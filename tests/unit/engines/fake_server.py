@@ -76,7 +76,7 @@ def verdict(url: str, body: dict) -> tuple[int, bytes]:
         stream.write(json.dumps(asked) + "\n")
     size = sum(len(text.split()) for text in asked) if url.endswith("/score") else len(asked)
     if "unreadable" in asked:
-        return 200, b'{"data": [{"score": NaN}]}'
+        return 400, b'{"message": "Out of range float values are not JSON compliant"}'  # as of a NaN
     if body["use_activation"]:
         return error(400, "these are to be logits")
     told = {"score": size / 10} if url.endswith("/score") else {"probs": [size / 10]}

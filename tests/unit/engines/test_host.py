@@ -176,11 +176,22 @@ def test_an_engine_that_stands_alone_ends_its_owners_others_on_the_device(make_s
             assert ensure_engine(spec) == second
 
 
-def test_engines_start_one_after_the_other_on_a_device(make_spec):
-    specs = [replace(make_spec("slow"), model=name) for name in ("first", "second")]
-    with ExitStack() as stack:
-        for spec in specs:
+def test_engines_start_one_after_the_other_on_a_gpu_and_side_by_side_on_two(make_spec, monkeypatch):
+    starting = []
+    with ExitStack() as stack, ThreadPoolExecutor(3) as pool:
+        for device, name in (("0", "first"), ("1", "beside"), ("0", "second")):
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", device)
+            spec = replace(make_spec("slow"), model=name)
             stack.enter_context(keep_alive(spec))
-        with ThreadPoolExecutor(2) as pool:
-            engines = sorted(pool.map(ensure_engine, specs), key=lambda engine: engine.started)
-    assert engines[1].started - engines[0].started >= 2.0, "a slow start takes two seconds"
+            starting.append(pool.submit(ensure_engine, spec))
+            time.sleep(0.5)  # it knows its device by then
+        first, beside, second = (engine.result().started for engine in starting)
+    assert beside - first < 1.9 <= 2.0 <= second - first, "a slow start takes two seconds"
+
+
+def test_an_engine_of_answers_that_stands_alone_leaves_one_of_verdicts(make_spec):
+    verdicts = replace(make_spec(), serves="verdicts")
+    with keep_alive(verdicts):
+        beside = ensure_engine(verdicts)
+        ensure_engine(replace(make_spec(), model="another", alone=True))
+        assert is_healthy(beside.socket)

@@ -48,19 +48,24 @@ def test_a_pair_is_sent_as_two_texts_that_encode_to_what_the_trainer_saw(
     judge: Judge, tmp_path: Path
 ) -> None:
     model = tiny.bert(tmp_path / "bert", classifier=True)
-    pairs = [("a cake", "with salt"), ("the flour " * 30, "sugar bread " * 30), ("a [SEP] cake", "so")]
+    # A cake's sign is four tokens of one character.
+    long = ("the flour " * 30, "sugar bread " * 30), ("\N{BIRTHDAY CAKE}" * 30, "\N{BIRTHDAY CAKE}" * 30)
+    pairs = [("a cake", "with salt"), ("a [SEP] cake", "so"), *long]
     judge(model, *pairs)
     tokenizer = AutoTokenizer.from_pretrained(model)
     sent = sorted(_sent(tmp_path), key=str)
+    lengths = {tuple(texts): len(tokenizer(*texts)["input_ids"]) for texts in sent}
+    assert ("a cake", "with salt") in lengths
+    assert max(lengths.values()) <= 48
+    assert sorted(length for length in lengths.values() if length > 40) == [43, 48], "whole characters"
     seen = [encode_pair(tokenizer, *pair, 48)["input_ids"] for pair in pairs]
     assert sorted(tokenizer(*texts)["input_ids"] for texts in sent) == sorted(seen)
-    assert ["a cake", "with salt"] in sent
 
 
 def test_what_can_not_be_encoded_or_read_is_its_rows_error(judge: Judge, tmp_path: Path) -> None:
     model = tiny.bert(tmp_path / "bert", classifier=True)
     found = judge(model, ("unreadable", "so"), ("a cake", "so"))
-    assert found["0"].value is None and "not an answer" in (found["0"].error or "")
+    assert found["0"].value is None and "Out of range float values" in (found["0"].error or "")
     assert found["1"].value == pytest.approx(1 / (1 + math.exp(-0.3)))
     short = judge(tiny.llama(tmp_path / "llama", classifier=True), ("a cake", "so"), max_length=8)
     assert short["0"].value is None and "can't be encoded: max_length" in (short["0"].error or "")
