@@ -42,19 +42,25 @@ def _config(options: argparse.Namespace) -> RunConfig:
 
 def _run(options: argparse.Namespace) -> None:
     from jobs.main_job import run_all
+    from pipelines.gates.expectations import import_ahead
 
     config = _config(options)
     fork = fork_point(options.fork)
     if fork and not options.run_id:
         raise ConfigError("--fork needs a --run-id for the new run")
     run_id = options.run_id or f"{config.name}-{config.seed}"
+    import_ahead()
     with open_place(options, create=True) as place:
         run_all(place, config, run_id, fork)
 
 
 def _step(options: argparse.Namespace) -> None:
     from jobs.main_job import run_one
+    from pipelines.gates.expectations import import_ahead
+    from pipelines.plan import ALL
 
+    if options.name == "begin" or (options.name in ALL and ALL[options.name].gates):
+        import_ahead()
     with open_place(options, create=options.name == "begin") as place:
         run_one(place, _config(options), options)
 

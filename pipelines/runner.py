@@ -104,6 +104,8 @@ class Runner:
         self.home = home
         self.history = History(lakehouse, run_id)
         self._gates = GateKeeper(lakehouse, config, run_id)
+        if not single_step:
+            _ = self._gates.suites  # a suite that is not right is told before anything begins
         self._check_lease = check_lease
         self.single_step = single_step
         self._engines: list[tuple[GeneratorSpec, ExitStack]] = []  # each with its lease

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from pipelines.engines import uds
 from pipelines.engines.homes import EngineDirectory, EngineRecord, default_home, own_device, spec_digest
-from pipelines.engines.launch import engine_command, engine_environment, has_gpu
+from pipelines.engines.launch import engine_command, has_gpu, server_environment
 from pipelines.engines.processes import is_alive, kill_group, members
 from pipelines.engines.protocol import GeneratorSpec
 from pipelines.engines.supervisor import Plan
@@ -132,7 +132,7 @@ def _launch(spec: GeneratorSpec, directory: EngineDirectory) -> EngineRecord:
     """Start a supervisor and wait for its record."""
     ident = uuid.uuid4().hex
     socket = directory.socket_path(ident)
-    environment, dropped = engine_environment(spec)
+    environment, dropped = server_environment(spec)
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from pipelines.engines.forked import FORKED
 from pipelines.engines.grouped_lora import GROUPED_LORA
 from pipelines.engines.protocol import GeneratorSpec
 from pipelines.errors import ConfigError
@@ -133,8 +134,21 @@ def engine_command(spec: GeneratorSpec, socket: str) -> list[str]:
     return vllm_command(spec, socket)
 
 
+def server_environment(spec: GeneratorSpec) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Variables to set for a server of our own, and variables to take away from what it inherits."""
+    settings, dropped = engine_environment(spec)
+    if has_gpu():
+        return settings, dropped
+    cores = bound_cores(spec.threads)
+    # As vLLM sets them for a worker that it starts afresh.
+    threads = {
+        "OMP_NUM_THREADS": str(cores.count(",") + 1), "OMP_PLACES": f"{{{cores}}}", "OMP_PROC_BIND": "true",
+    }  # fmt: skip
+    return {FORKED: "1", **threads, **settings}, dropped
+
+
 def engine_environment(spec: GeneratorSpec) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Variables to set for the server, and variables to take away from what it inherits."""
+    """What any process needs in which vLLM is to run as in our servers."""
     extra: Mapping[str, Any] = spec.options.get("server_env", {})
     settings = {
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import threading
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -10,6 +11,11 @@ from typing import Any
 def _quiet() -> None:
     # Read when the package is imported: a red-teaming pipeline calls nobody.
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
+
+
+def import_ahead() -> None:
+    """Import it in the background, while Spark starts for instance."""
+    threading.Thread(target=expectation_names, name="import-gates", daemon=True).start()
 
 
 @cache

@@ -1,17 +1,19 @@
 """What comes of a gate's verdicts: each is a row, a refusal stops the step unless someone let it pass by name."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from pipelines.bundled import bundled
-from pipelines.config import RunConfig
+from pipelines.config import GatesConfig, RunConfig
 from pipelines.errors import GateBlocked
 from pipelines.gates.checks import CheckResult, run_gate, sentence
 from pipelines.gates.frames import gate_batch
-from pipelines.gates.suites import load_suites
+from pipelines.gates.suites import Suite, load_suites
 from pipelines.lakehouse import Lakehouse
 from pipelines.step import Counts, Inputs
 from schemas.digests import digest
@@ -30,7 +32,16 @@ class GateKeeper:
     def __init__(self, lakehouse: Lakehouse, config: RunConfig, run_id: str) -> None:
         self._lakehouse = lakehouse
         self._run_id = run_id
-        self._suites = load_suites(_suite_path(config), config.gates.parameters)
+        self._config = config.gates
+
+    @cached_property
+    def suites(self) -> Mapping[str, Suite]:
+        """The suites by gate, read when first asked for.
+
+        Raises:
+            ConfigError: a suite says what Great Expectations does not take.
+        """
+        return load_suites(_suite_path(self._config), self._config.parameters)
 
     def pass_through(self, gate: str, inputs: Inputs, batch: DataFrame, attempt: int, counts: Counts) -> None:
         """Check a step's batch, and count the checks.
@@ -38,7 +49,7 @@ class GateKeeper:
         Raises:
             GateBlocked: a check failed that nobody has let pass.
         """
-        suite, round = self._suites[gate], inputs.context.round
+        suite, round = self.suites[gate], inputs.context.round
         results = run_gate(suite, gate_batch(gate, inputs, batch))
         self._record(gate, suite.digest, round, attempt, results)
         counts.values[f"checks_{gate}"] = len(results)
@@ -78,6 +89,6 @@ class GateKeeper:
         return {row["check_name"] for row in rows.select("check_name").collect()}
 
 
-def _suite_path(config: RunConfig) -> Path:
-    path = Path(config.gates.suites)
+def _suite_path(config: GatesConfig) -> Path:
+    path = Path(config.suites)
     return path if path.is_absolute() or path.exists() else bundled("conf") / path

@@ -26,8 +26,13 @@ from tests.e2e.small import ROOT, SMALLEST, Mart
 pytestmark = pytest.mark.timeout(1500)
 
 SPARK = Path(pyspark.__file__).parent
-# An answer takes a second, so that there is a step to kill a worker in.
-SLOW = SMALLEST | {"engine.options.delay_seconds": 1.0, "engine.chunk_rows": 4}
+# An answer takes a second, so that there is a step to kill a worker in; and each attack has one.
+SLOW = SMALLEST | {
+    "engine.options.delay_seconds": 1.0,
+    "engine.chunk_rows": 4,
+    "respond.context_distillation.rounds": [],
+    "respond.rejection_sampling.rounds": [],
+}
 
 
 def _free_port() -> int:

@@ -1,0 +1,40 @@
+"""The processes of a CPU's server are forked, and only those of the servers started here."""
+
+import subprocess
+import sys
+
+import pytest
+
+from pipelines.engines.forked import FORKED
+from pipelines.engines.launch import engine_environment, server_environment
+from pipelines.engines.protocol import GeneratorSpec
+
+# The platform's own part needs a whole configuration.
+_CODE = """
+import os
+from vllm.platforms.cpu import CpuPlatform
+CpuPlatform.check_and_update_config = classmethod(lambda cls, config: os.environ.update(VLLM_WORKER_MULTIPROC_METHOD="spawn"))
+from vllm.plugins import load_general_plugins
+load_general_plugins()
+CpuPlatform.check_and_update_config(None)
+from vllm.utils.system_utils import get_mp_context
+print(get_mp_context().get_start_method())
+"""
+
+
+@pytest.mark.parametrize(("asked", "method"), [("1", "fork"), ("", "spawn")])
+def test_vllm_takes_it_up_only_in_the_servers_started_here(asked: str, method: str) -> None:
+    pytest.importorskip("vllm")
+    said = subprocess.run(
+        [sys.executable, "-c", _CODE], env={"PATH": "", FORKED: asked}, capture_output=True, text=True
+    )
+    assert said.stdout.strip().endswith(method), said.stderr
+
+
+def test_a_servers_threads_are_set_before_it_imports_torch_and_a_user_may_set_others() -> None:
+    spec = GeneratorSpec(backend="vllm", model="m", model_digest="d", threads=1)
+    settings, _ = server_environment(spec)
+    assert settings["OMP_NUM_THREADS"] == "1" and settings["OMP_PROC_BIND"] == "true"
+    assert FORKED not in engine_environment(spec)[0]
+    own = GeneratorSpec("vllm", "m", "d", options={"server_env": {FORKED: "", "OMP_PROC_BIND": "false"}})
+    assert server_environment(own)[0][FORKED] == "" and server_environment(own)[0]["OMP_PROC_BIND"] == "false"
