@@ -105,7 +105,7 @@ class Runner:
         self.history = History(lakehouse, run_id)
         self._gates = GateKeeper(lakehouse, config, run_id)
         if not single_step:
-            _ = self._gates.suites  # a suite that is not right is told before anything begins
+            _ = self._gates.suites  # a suite that is not right is told before any step
         self._check_lease = check_lease
         self.single_step = single_step
         self._engines: list[tuple[GeneratorSpec, ExitStack]] = []  # each with its lease
@@ -195,6 +195,8 @@ class Runner:
         }
         counts = Counts()
         try:
+            if step.gates:
+                _ = self._gates.suites  # likewise, before the step's work
             inputs = Inputs(self.context(round), self._frames(step, versions))
             batch = self._execute(step, inputs, versions, counts)
             if batch is not None:

@@ -2,13 +2,15 @@
 
 vLLM's CPU platform has EngineCore and its worker spawned: each is a new interpreter that imports torch, transformers
 and vLLM once more, so that a start takes twice as long on two cores. What they are forked from has imported all of that and
-computed nothing yet. OpenMP reads its variables when torch is imported, which is before the fork: `launch` sets them.
+computed nothing yet. OpenMP reads its variables when torch is imported, which is before the fork: `launch` says how many
+threads there are, and no thread is bound to a core.
 
 Loaded in every vLLM process by the entry point `vllm.general_plugins`, and inert unless `FORKED` is set, which
 `launch` does for the servers it starts.
 """
 
 import os
+from multiprocessing import resource_tracker
 from typing import Any
 
 FORKED = "MART_FORKED"
@@ -22,6 +24,8 @@ def register() -> None:
         return
     from vllm.platforms.cpu import CpuPlatform
 
+    # The tracker of shared memory is begun here: the server's end kills all that EngineCore has begun.
+    resource_tracker.ensure_running()
     as_it_was = CpuPlatform.check_and_update_config  # bound to its class
 
     def check_and_update_config(cls: Any, vllm_config: Any) -> None:

@@ -177,11 +177,6 @@ def _launch(spec: GeneratorSpec, directory: EngineDirectory) -> EngineRecord:
 
 def _await_ready(directory: EngineDirectory, ident: str, owner: str) -> EngineHandle:
     for count in itertools.count():
-        if count % 20 == 0:
-            # The run's other engines on the GPU keep their memory until this one has measured what is free.
-            for other in _neighbours(directory):
-                if other.owner == owner:
-                    EngineDirectory(directory.path.with_name(other.digest[:16])).renew()
         record = directory.read()
         if record is None or record.ident != ident:
             raise EngineError(f"the engine was stopped while it started; its log is {directory.log_path}")
@@ -190,6 +185,11 @@ def _await_ready(directory: EngineDirectory, ident: str, owner: str) -> EngineHa
         if record.state == "failed" or not is_alive(record.pid, record.ticks):
             error = record.error or "the engine's supervisor was killed while the engine started"
             raise EngineError(f"{error}\nThe engine's log is {directory.log_path}")
+        if count % 20 == 0:
+            # The run's other engines on the GPU keep their memory until this one has measured what is free.
+            for other in _neighbours(directory):
+                if other.owner == owner:
+                    EngineDirectory(directory.path.with_name(other.digest[:16])).renew()
         time.sleep(0.1)
     raise AssertionError("unreachable")
 

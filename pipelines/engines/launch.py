@@ -137,14 +137,11 @@ def engine_command(spec: GeneratorSpec, socket: str) -> list[str]:
 def server_environment(spec: GeneratorSpec) -> tuple[dict[str, str], tuple[str, ...]]:
     """Variables to set for a server of our own, and variables to take away from what it inherits."""
     settings, dropped = engine_environment(spec)
-    if has_gpu():
-        return settings, dropped
-    cores = bound_cores(spec.threads)
-    # As vLLM sets them for a worker that it starts afresh.
-    threads = {
-        "OMP_NUM_THREADS": str(cores.count(",") + 1), "OMP_PLACES": f"{{{cores}}}", "OMP_PROC_BIND": "true",
-    }  # fmt: skip
-    return {FORKED: "1", **threads, **settings}, dropped
+    if has_gpu() or "VLLM_CPU_OMP_THREADS_BIND" in spec.options.get("server_env", {}):
+        return settings, dropped  # whoever binds threads himself has vLLM start the worker that it binds
+    # So many threads, and none bound to a core: the whole server would be, and not its worker alone.
+    threads = str(bound_cores(spec.threads).count(",") + 1)
+    return {FORKED: "1", "OMP_NUM_THREADS": threads, **settings}, dropped
 
 
 def engine_environment(spec: GeneratorSpec) -> tuple[dict[str, str], tuple[str, ...]]:

@@ -15,7 +15,8 @@ def _quiet() -> None:
 
 def import_ahead() -> None:
     """Import it in the background, while Spark starts for instance."""
-    threading.Thread(target=expectation_names, name="import-gates", daemon=True).start()
+    # No daemon: an interpreter that ends in the middle of an import of compiled modules may crash.
+    threading.Thread(target=expectation_names, name="import-gates").start()
 
 
 @cache
