@@ -15,7 +15,7 @@ from pipelines.models import local_model
 from schemas.digests import digest
 
 # Those of `engine.options` that are of any engine's server.
-_ENGINES_OPTIONS = ("server_env", "hang_seconds", "start_stall_seconds", "start_cap_seconds")
+_ENGINES_OPTIONS = ("fork", "server_env", "hang_seconds", "start_stall_seconds", "start_cap_seconds")
 
 
 def reward_model_spec(

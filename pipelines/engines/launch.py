@@ -135,10 +135,13 @@ def engine_command(spec: GeneratorSpec, socket: str) -> list[str]:
 
 
 def server_environment(spec: GeneratorSpec) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Variables to set for a server of our own, and variables to take away from what it inherits."""
+    """Variables to set for a server of our own, and variables to take away from what it inherits.
+
+    `options["fork"]` has a CPU's server start in half the time, and generate more slowly (docs/performance.md).
+    """
     settings, dropped = engine_environment(spec)
-    if has_gpu() or "VLLM_CPU_OMP_THREADS_BIND" in spec.options.get("server_env", {}):
-        return settings, dropped  # whoever binds threads himself has vLLM start the worker that it binds
+    if has_gpu() or not spec.options.get("fork", False):
+        return settings, dropped
     # So many threads, and none bound to a core: the whole server would be, and not its worker alone.
     threads = str(bound_cores(spec.threads).count(",") + 1)
     return {FORKED: "1", "OMP_NUM_THREADS": threads, **settings}, dropped

@@ -31,15 +31,9 @@ def test_vllm_takes_it_up_only_in_the_servers_started_here(asked: str, method: s
     assert said.stdout.strip().endswith(method), said.stderr
 
 
-def test_a_servers_threads_are_set_before_it_imports_torch_and_a_user_may_set_others() -> None:
-    spec = GeneratorSpec(backend="vllm", model="m", model_digest="d", threads=1)
-    settings, _ = server_environment(spec)
+def test_a_server_that_forks_has_its_threads_set_before_it_imports_torch_and_no_other_is_asked_to() -> None:
+    forks = GeneratorSpec("vllm", "m", "d", threads=1, options={"fork": True})
+    settings, _ = server_environment(forks)
     assert (settings[FORKED], settings["OMP_NUM_THREADS"]) == ("1", "1")
-    assert FORKED not in engine_environment(spec)[0]
-    own = GeneratorSpec("vllm", "m", "d", options={"server_env": {"OMP_NUM_THREADS": "3"}})
-    assert server_environment(own)[0]["OMP_NUM_THREADS"] == "3"
-
-
-def test_who_binds_threads_has_the_worker_started_that_is_bound() -> None:
-    own = GeneratorSpec("vllm", "m", "d", options={"server_env": {"VLLM_CPU_OMP_THREADS_BIND": "nobind"}})
-    assert FORKED not in server_environment(own)[0]
+    assert FORKED not in engine_environment(forks)[0]
+    assert FORKED not in server_environment(GeneratorSpec("vllm", "m", "d"))[0]
