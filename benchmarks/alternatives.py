@@ -200,12 +200,16 @@ def _datatrove(folder: Path) -> tuple[list[str], dict[str, str]]:
     )
     environment = {name: value for name, value in os.environ.items() if name not in dropped} | settings
     environment["PYTHONPATH"] = str(known.parent)
-    binaries = Path(sys.executable).parent
-    environment["PATH"] = f"{binaries}{os.pathsep}{environment['PATH']}"
-    packages = [word for package in _DATATROVE for word in ("--with", package)]
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     script = str(Path(__file__).with_name("datatrove_way.py"))
-    uv = [str(binaries / "uv"), "run", "--quiet", "--no-project", "--isolated", "--python", sys.executable]
-    return [*uv, *packages, "python", script, json.dumps(arguments), spec.model], environment
+    return [*_datatrove_python(), script, json.dumps(arguments), spec.model], environment
+
+
+def _datatrove_python() -> list[str]:
+    """The interpreter of an environment that has datatrove, which `uv` makes where it is missing."""
+    packages = [word for package in _DATATROVE for word in ("--with", package)]
+    uv = [str(Path(sys.executable).parent / "uv"), "run", "--quiet", "--no-project", "--isolated"]
+    return [*uv, "--python", sys.executable, *packages, "python"]
 
 
 def _run(way: str, folder: Path, rows: int) -> tuple[float, int]:
@@ -252,8 +256,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         _write_requests(Path(name), options.rows)
         if "datatrove" in ways:  # its environment is made once, and not timed
-            words, environment = _datatrove(Path(name))
-            subprocess.run([*words[: words.index("python")], "python", "-c", ""], check=True, env=environment)
+            subprocess.run([*_datatrove_python(), "-c", ""], check=True)
         for way in ("pipeline", *ways):
             few = _run(way, Path(name), options.few)
             many = _run(way, Path(name), options.rows)

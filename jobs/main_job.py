@@ -14,7 +14,6 @@ from jobs.summary import summary
 from pipelines.beginning import begin
 from pipelines.config import RunConfig
 from pipelines.errors import ConfigError
-from pipelines.gates.keeper import GateKeeper
 from pipelines.history import History
 from pipelines.imports import check_datasets, import_all
 from pipelines.lease import RunLease, process_holder
@@ -94,7 +93,6 @@ def run_one(place: Place, config: RunConfig, options: argparse.Namespace) -> Non
         lakehouse, run_id, f"scheduler:{options.holder}" if options.holder else process_holder(), 86400.0
     )
     if options.name == "begin":
-        _ = GateKeeper(lakehouse, config, run_id).suites  # told here, not by the first step that has a gate
         begin(lakehouse, config, run_id, fork_point(options.fork))
         resolve_round(History(lakehouse, run_id), config, options.round)
         lease.acquire(renew=False)

@@ -8,6 +8,7 @@ from pyspark.sql import functions as F
 
 from pipelines.config import RunConfig
 from pipelines.errors import ConfigError
+from pipelines.gates.keeper import suites_of
 from pipelines.history import History, now
 from pipelines.hosted import check_keys
 from pipelines.lakehouse import Lakehouse
@@ -24,9 +25,10 @@ def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str,
     What an older version of this package left out of the lakehouse is filled in first.
 
     Raises:
-        ConfigError: the run was begun with other settings that affect results; names them. Or the round to fork
+        ConfigError: a gate's suite is not right. Or the run was begun with other settings that affect results; names them. Or the round to fork
             from is not there, or not whole.
     """
+    suites_of(config.gates)  # told here, and not by the first step that has a gate
     keep_missing_origins(lakehouse)
     if is_local(lakehouse.spark):  # elsewhere the nodes have the keys that ask, and the driver need not
         check_keys(config)

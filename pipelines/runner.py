@@ -104,8 +104,6 @@ class Runner:
         self.home = home
         self.history = History(lakehouse, run_id)
         self._gates = GateKeeper(lakehouse, config, run_id)
-        if not single_step:
-            _ = self._gates.suites  # a suite that is not right is told before any step
         self._check_lease = check_lease
         self.single_step = single_step
         self._engines: list[tuple[GeneratorSpec, ExitStack]] = []  # each with its lease
@@ -196,7 +194,7 @@ class Runner:
         counts = Counts()
         try:
             if step.gates:
-                _ = self._gates.suites  # likewise, before the step's work
+                _ = self._gates.suites  # a suite that is not right is told before the step's work
             inputs = Inputs(self.context(round), self._frames(step, versions))
             batch = self._execute(step, inputs, versions, counts)
             if batch is not None:

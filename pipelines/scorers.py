@@ -9,13 +9,14 @@ from typing import Any
 
 from pipelines.artifacts import Artifacts
 from pipelines.config import JudgeConfig, RunConfig
+from pipelines.engines.homes import CLIENT_OPTIONS
 from pipelines.engines.protocol import GeneratorSpec, ScorerSpec
 from pipelines.functions import import_function
 from pipelines.models import local_model
 from schemas.digests import digest
 
-# Those of `engine.options` that are of any engine's server.
-_ENGINES_OPTIONS = ("fork", "server_env", "hang_seconds", "start_stall_seconds", "start_cap_seconds")
+# Those of `engine.options` that are not a generator's alone.
+_ENGINES_OPTIONS = CLIENT_OPTIONS | {"fork", "server_env"}
 
 
 def reward_model_spec(

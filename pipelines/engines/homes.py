@@ -21,7 +21,7 @@ from schemas.digests import digest
 _LONGEST_SOCKET = 100
 _ZMQ_NAME = 37  # vLLM's own sockets: a slash and a UUID
 # Settings of the client, not of the engine.
-_CLIENT_OPTIONS = {"in_flight", "hang_seconds", "start_stall_seconds", "start_cap_seconds"}
+CLIENT_OPTIONS = {"in_flight", "hang_seconds", "start_stall_seconds", "start_cap_seconds"}
 
 
 def spec_digest(spec: GeneratorSpec) -> str:
@@ -33,7 +33,7 @@ def spec_digest(spec: GeneratorSpec) -> str:
     for name in ("home", "lease_seconds", "alone"):
         del content[name]
     content["options"] = {
-        name: value for name, value in dict(spec.options).items() if name not in _CLIENT_OPTIONS
+        name: value for name, value in dict(spec.options).items() if name not in CLIENT_OPTIONS
     }
     content["host"] = platform.node()
     content["device"] = own_device()
@@ -102,6 +102,15 @@ class EngineRecord:
     device: str = ""
     serves: str = "answers"
 
+    @property
+    def folder(self) -> str:
+        """The name of the engine's directory in its home."""
+        return _folder(self.digest)
+
+
+def _folder(digest: str) -> str:
+    return digest[:16]
+
 
 class EngineDirectory:
     """The files of one engine below a home; several processes use them at a time."""
@@ -122,7 +131,7 @@ class EngineDirectory:
             EngineError: the home belongs to somebody else.
         """
         home = private_directory(Path(spec.home) if spec.home else default_home())
-        return cls(private_directory(home.absolute() / spec_digest(spec)[:16]))
+        return cls(private_directory(home.absolute() / _folder(spec_digest(spec))))
 
     def socket_path(self, ident: str) -> str:
         """A path for the socket of one start."""

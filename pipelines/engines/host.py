@@ -6,7 +6,6 @@ renews its lease, which the driver does with `keep_alive` and clients do while t
 driver is killed, nothing of the engine is left `lease_seconds` plus some 4 s later.
 """
 
-import itertools
 import logging
 import os
 import shutil
@@ -117,7 +116,7 @@ def _neighbours(directory: EngineDirectory) -> list[EngineRecord]:
     if not device and not has_gpu():
         return []
     found = running_engines(str(directory.path.parent))
-    return [item for item in found if item.device == device and item.digest[:16] != directory.path.name]
+    return [item for item in found if item.device == device and item.folder != directory.path.name]
 
 
 def _is_usable(record: EngineRecord, instead_of: EngineHandle | None) -> bool:
@@ -176,7 +175,8 @@ def _launch(spec: GeneratorSpec, directory: EngineDirectory) -> EngineRecord:
 
 
 def _await_ready(directory: EngineDirectory, ident: str, owner: str) -> EngineHandle:
-    for count in itertools.count():
+    renewed = 0.0
+    while True:
         record = directory.read()
         if record is None or record.ident != ident:
             raise EngineError(f"the engine was stopped while it started; its log is {directory.log_path}")
@@ -185,13 +185,13 @@ def _await_ready(directory: EngineDirectory, ident: str, owner: str) -> EngineHa
         if record.state == "failed" or not is_alive(record.pid, record.ticks):
             error = record.error or "the engine's supervisor was killed while the engine started"
             raise EngineError(f"{error}\nThe engine's log is {directory.log_path}")
-        if count % 20 == 0:
+        if time.monotonic() - renewed > HEARTBEAT_SECONDS:
             # The run's other engines on the GPU keep their memory until this one has measured what is free.
             for other in _neighbours(directory):
                 if other.owner == owner:
-                    EngineDirectory(directory.path.with_name(other.digest[:16])).renew()
+                    EngineDirectory(directory.path.with_name(other.folder)).renew()
+            renewed = time.monotonic()
         time.sleep(0.1)
-    raise AssertionError("unreachable")
 
 
 def _end(directory: EngineDirectory, record: EngineRecord) -> None:

@@ -41,7 +41,7 @@ class GateKeeper:
         Raises:
             ConfigError: a suite says what Great Expectations does not take.
         """
-        return load_suites(_suite_path(self._config), self._config.parameters)
+        return suites_of(self._config)
 
     def pass_through(self, gate: str, inputs: Inputs, batch: DataFrame, attempt: int, counts: Counts) -> None:
         """Check a step's batch, and count the checks.
@@ -89,6 +89,12 @@ class GateKeeper:
         return {row["check_name"] for row in rows.select("check_name").collect()}
 
 
-def _suite_path(config: GatesConfig) -> Path:
+def suites_of(config: GatesConfig) -> Mapping[str, Suite]:
+    """The suites that a configuration names, by gate.
+
+    Raises:
+        ConfigError: a suite says what Great Expectations does not take.
+    """
     path = Path(config.suites)
-    return path if path.is_absolute() or path.exists() else bundled("conf") / path
+    found = path if path.is_absolute() or path.exists() else bundled("conf") / path
+    return load_suites(found, config.parameters)

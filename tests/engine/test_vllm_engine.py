@@ -256,7 +256,9 @@ def test_an_adapter_merged_into_the_base_answers_as_it_does_beside_it(spec, refe
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny_model), adapters[0].path)
     model.merge_and_unload().save_pretrained(path)
     AutoTokenizer.from_pretrained(tiny_model).save_pretrained(path)
-    merged = replace(spec, model=str(path), model_digest="merged", max_adapters=0, alone=True)
+    merged = replace(
+        spec, model=str(path), model_digest="merged", max_adapters=0, alone=True, options={"fork": True}
+    )
     # In float32 a sum of weights and a sum of products differ in the last bits only, less than greedy words are apart.
     expected = answers(reference, requests(12, adapters[0].name))
     with closing(VllmGenerator(merged)) as generator:
@@ -280,6 +282,7 @@ def test_a_reward_model_gives_what_transformers_gives(spec, tmp_path, kind):
         max_model_len=96,
         max_adapters=0,
         serves="verdicts",
+        options={"fork": True},
     )
     with closing(PooledClassifierScorer(replace(alone, engine=engine))) as scorer:
         ours = {score.response_id: score.value for score in scorer.score(items)}
