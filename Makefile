@@ -14,6 +14,9 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
 COMPILE := $(BIN)/uv pip compile --quiet --universal -p 3.11 --no-annotate --no-header pyproject.toml
 CODE := jobs pipelines training schemas sandbox
 
+# Files of tests that run side by side: most tests wait for one process at a time.
+WORKERS ?= 2
+
 .PHONY: help preflight install sandbox test lint format unit e2e chaos wheel pins docs clean
 
 help: ## this list
@@ -34,13 +37,15 @@ $(STAMP): $(PINS) pyproject.toml | preflight
 	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
 	@uv="$$(command -v uv || echo $(BIN)/uv)" && $$uv pip sync --python $(BIN)/python $(PINS) \
 		&& $$uv pip install --python $(BIN)/python --quiet --no-build-isolation --no-deps -e .
+	@echo "fetching the jars of Delta Lake"
+	@$(BIN)/python -m pipelines.session >.venv/jars.log 2>&1 || { cat .venv/jars.log >&2; exit 1; }
 	@touch $@
 
 sandbox: preflight $(STAMP) ## four rounds on the embedded sandbox, with a summary at the end
 	$(BIN)/mart run --config conf/sandbox.yaml $(ARGS)
 
-test: lint ## lint, types, import contract, and every test but the long kills of make e2e
-	$(BIN)/python -m pytest $(ARGS)
+test: lint ## lint, types, import contract, and every test but the long kills of make e2e; WORKERS=0 one after the other
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(STAMP) ## style, types and the import contract
 	$(BIN)/ruff format --check .

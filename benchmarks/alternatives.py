@@ -1,6 +1,6 @@
 """The same requests through the pipeline and through the ways in which people run a model over a table today.
 
-`python -m benchmarks.alternatives [--rows N] [--few N] [--only WAY,…] [--output FILE]` asks the base model the
+`python -m benchmarks.alternatives [--rows N] [--few N] [--repeat N] [--only WAY,…] [--output FILE]` asks the base model the
 same N prompts (token ids of the sandbox's world, 40 tokens at most, sampled) by
 
 - `pipeline`: this project, to the last Delta commit;
@@ -10,12 +10,14 @@ same N prompts (token ids of the sandbox's world, 40 tokens at most, sampled) by
   environment of its own, since its pins clash with ours, and takes packages from the index for it. One model a
   runner: adapters can't be mixed, which is why all ways ask the base.
 
-Each way is a process of its own, from nothing started to everything ended, once with a few rows and once with all: the difference
-tells the sustained rate in tokens a second, and what is left of the time is fixed. Ratios are to the pipeline, above 1 is faster.
-CPU only. As JSON with the machine's description.
+Each way is a process of its own, from nothing started to everything ended, `--repeat` times in turns, after a run with `--few` rows
+that is not told: the first start of anything reads its files from the disk. Two figures each: tokens a second from the moment that
+the model is there to be asked until the last answer is kept, and over all of the process's time. Ratios are to the pipeline in
+the same turn, above 1 is faster. CPU only. As JSON with the machine's description.
 """
 
 import argparse
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -24,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,21 @@ _SCHEMA = "request_id string, text string, tokens int"
 _BATCH = 16
 _CORES = len(os.sched_getaffinity(0))
 _DATATROVE = ("datatrove[io]==0.10.1", "httpx", "aiofiles")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """When the model was there to be asked and when the last answer was kept (seconds since the epoch); each answer's tokens."""
+
+    ready: float
+    done: float
+    tokens: list[int]
+
+
+def _mark_ready(folder: Path) -> None:
+    """Note when the first of a way's models was there."""
+    with contextlib.suppress(FileExistsError), (folder / "ready").open("x") as stream:
+        stream.write(str(time.time()))
 
 
 def _spec(folder: Path) -> GeneratorSpec:
@@ -66,30 +84,38 @@ def _plain_session() -> SparkSession:
     return configure_spark_with_delta_pip(builder).getOrCreate()
 
 
-def _over_a_table(folder: Path, rows: int, partitions: int, ask: Callable[[Any], Any]) -> list[int]:
-    """Requests from a file through a `mapInPandas` into a Delta table; the tokens of each answer."""
+def _over_a_table(folder: Path, rows: int, partitions: int, ask: Callable[[Any], Any]) -> Asked:
+    """Requests from a file through a `mapInPandas` into a Delta table."""
     spark = _plain_session()
     requests = pd.read_json(folder / "requests.jsonl", lines=True).head(rows)
     table = str(folder / "answers")
     frame = spark.createDataFrame(requests).repartition(partitions)
+    (folder / "ready").unlink(missing_ok=True)
     frame.mapInPandas(ask, _SCHEMA).write.format("delta").mode("overwrite").save(table)
+    done = time.time()
     tokens = [row["tokens"] for row in spark.read.format("delta").load(table).select("tokens").collect()]
     spark.stop()
-    return tokens
+    return Asked(float((folder / "ready").read_text()), done, tokens)
 
 
-def pipeline(folder: Path, rows: int) -> list[int]:
+def pipeline(folder: Path, rows: int) -> Asked:
     """This project: plan, engine, chunks, commits."""
     spec = _spec(folder)
-    with open_session(folder / "scratch") as spark, engine(spec, []):
-        made = Pipeline(spark, folder / f"lakehouse-{rows}", spec.model, 512)
+    with (
+        tempfile.TemporaryDirectory(dir=folder) as lakehouse,
+        open_session(folder / "scratch") as spark,
+        engine(spec, []),
+    ):
+        made = Pipeline(spark, Path(lakehouse), spec.model, 512)
         made.plan("r", prompts(rows), [None])
+        ready = time.time()
         made.ask("r", spec, [], 2)
+        done = time.time()
         answers = made.lakehouse.read("responses").where("status = 'ok'").select("completion_tokens")
-        return [row["completion_tokens"] for row in answers.collect()]
+        return Asked(ready, done, [row["completion_tokens"] for row in answers.collect()])
 
 
-def map_in_pandas(folder: Path, rows: int) -> list[int]:
+def map_in_pandas(folder: Path, rows: int) -> Asked:
     """An engine in the partition's own Python worker."""
     spec = _spec(folder)
     arguments, (settings, dropped) = engine_arguments(spec), engine_environment(spec)
@@ -101,6 +127,7 @@ def map_in_pandas(folder: Path, rows: int) -> list[int]:
         from vllm import LLM, SamplingParams
 
         llm = LLM(**arguments)
+        _mark_ready(folder)
         for batch in batches:
             answers = llm.generate(
                 [{"prompt_token_ids": [int(token) for token in ids]} for ids in batch["token_ids"]],
@@ -124,7 +151,7 @@ def map_in_pandas(folder: Path, rows: int) -> list[int]:
     return _over_a_table(folder, rows, 1, ask)
 
 
-def transformers(folder: Path, rows: int) -> list[int]:
+def transformers(folder: Path, rows: int) -> Asked:
     """A model in each partition's Python worker, asked in batches."""
     spec = _spec(folder)
     path, dtype = spec.model, resolve_dtype(spec.dtype)
@@ -135,6 +162,7 @@ def transformers(folder: Path, rows: int) -> list[int]:
 
         tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
         model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+        _mark_ready(folder)
         for whole in batches:
             for start in range(0, len(whole), _BATCH):
                 batch = whole.iloc[start : start + _BATCH]
@@ -160,7 +188,7 @@ def transformers(folder: Path, rows: int) -> list[int]:
     return _over_a_table(folder, rows, _CORES, ask)
 
 
-_WAYS: dict[str, Callable[[Path, int], list[int]]] = {
+_WAYS: dict[str, Callable[[Path, int], Asked]] = {
     "pipeline": pipeline,
     "map_in_pandas": map_in_pandas,
     "transformers": transformers,
@@ -212,19 +240,26 @@ def _datatrove_python() -> list[str]:
     return [*uv, "--python", sys.executable, *packages, "python"]
 
 
-def _run(way: str, folder: Path, rows: int) -> tuple[float, int]:
-    """A way in a process of its own: the seconds that it took, and the tokens of all answers."""
+def _run(way: str, folder: Path, rows: int) -> dict[str, float]:
+    """A way in a process of its own: its tokens, tokens a second once its model was there, seconds of the whole, tokens in each of them."""
     words, environment = [sys.executable, "-m", "benchmarks.alternatives", "--one", way], dict(os.environ)
     if way == "datatrove":
         words, environment = _datatrove(folder)
     started = time.perf_counter()
     subprocess.run([*words, "--folder", str(folder), "--rows", str(rows)], check=True, env=environment)
     seconds = time.perf_counter() - started
-    tokens: list[int] = json.loads((folder / "tokens.json").read_text())
-    if len(tokens) != rows:
-        raise SystemExit(f"{way} was asked {rows} times and answered {len(tokens)} times")
-    print(way, rows, "rows", sum(tokens), "tokens", round(seconds, 1), "s", file=sys.stderr, flush=True)
-    return seconds, sum(tokens)
+    asked = Asked(**json.loads((folder / "asked.json").read_text()))
+    if len(asked.tokens) != rows:
+        raise SystemExit(f"{way} was asked {rows} times and answered {len(asked.tokens)} times")
+    total = sum(asked.tokens)
+    found = {
+        "tokens": total,
+        "tokens_a_second": round(total / (asked.done - asked.ready), 1),
+        "seconds_in_all": round(seconds, 1),
+        "tokens_a_second_in_all": round(total / seconds, 1),
+    }
+    print(way, rows, "rows", json.dumps(found), file=sys.stderr, flush=True)
+    return found
 
 
 def main() -> int:
@@ -233,7 +268,8 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, default=1000)
-    parser.add_argument("--few", type=int, default=64)
+    parser.add_argument("--few", type=int, default=64, help="rows of the run that is not told")
+    parser.add_argument("--repeat", type=int, default=1, help="turns of all ways")
     parser.add_argument(
         "--only", default="map_in_pandas,transformers,datatrove", help="ways beside the pipeline"
     )
@@ -242,8 +278,8 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
-        tokens = _WAYS[options.one](options.folder, options.rows)
-        (options.folder / "tokens.json").write_text(json.dumps(tokens))
+        asked = _WAYS[options.one](options.folder, options.rows)
+        (options.folder / "asked.json").write_text(json.dumps(asdict(asked)))
         return 0
     if has_gpu():
         parser.error(
@@ -252,24 +288,24 @@ def main() -> int:
     ways = options.only.split(",")
     if unknown := set(ways) - {*_WAYS, "datatrove"}:
         parser.error(f"there is no way {min(unknown)!r}")
-    figures: dict[str, Any] = {"rows": options.rows, "few": options.few, "ways": {}}
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in ("pipeline", *ways)}
     with tempfile.TemporaryDirectory() as name:
-        _write_requests(Path(name), options.rows)
+        folder = Path(name)
+        _write_requests(folder, options.rows)
         if "datatrove" in ways:  # its environment is made once, and not timed
             subprocess.run([*_datatrove_python(), "-c", ""], check=True)
-        for way in ("pipeline", *ways):
-            few = _run(way, Path(name), options.few)
-            many = _run(way, Path(name), options.rows)
-            rate = (many[1] - few[1]) / (many[0] - few[0])
-            figures["ways"][way] = {
-                "seconds": round(many[0], 1), "tokens": many[1], "seconds_few": round(few[0], 1), "tokens_few": few[1],
-                "tokens_a_second": round(rate, 1), "fixed_seconds": round(few[0] - few[1] / rate, 1),
-            }  # fmt: skip
-    ours = figures["ways"]["pipeline"]
-    for line in figures["ways"].values():
-        line["sustained_ratio_to_pipeline"] = round(line["tokens_a_second"] / ours["tokens_a_second"], 3)
-        whole = (line["tokens"] / line["seconds"]) / (ours["tokens"] / ours["seconds"])
-        line["ratio_to_pipeline"] = round(whole, 3)
+        for way in found:
+            _run(way, folder, options.few)
+        for _ in range(options.repeat):
+            for way, turns in found.items():
+                turns.append(_run(way, folder, options.rows))
+    figures: dict[str, Any] = {"rows": options.rows, "ways": {}}
+    for way, turns in found.items():
+        line: dict[str, Any] = {key: [turn[key] for turn in turns] for key in turns[0]}
+        for key in ("tokens_a_second", "tokens_a_second_in_all"):
+            ratios = [turn[key] / ours[key] for turn, ours in zip(turns, found["pipeline"], strict=True)]
+            line[f"{key}_ratios_to_pipeline"] = [round(ratio, 3) for ratio in ratios]
+        figures["ways"][way] = line
     give_result("alternatives", figures, options.output)
     return 0
 

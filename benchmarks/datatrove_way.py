@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,17 @@ from datatrove.data import Document
 from datatrove.pipeline.inference.run_inference import InferenceConfig, InferenceRunner
 from datatrove.pipeline.inference.servers import vllm_server
 from datatrove.pipeline.writers.jsonl import JsonlWriter
+
+# When a request was sent, which waits for the server, and when its answer came; it is written as it comes.
+times: list[float] = []
+_send = vllm_server.VLLMServer._make_request
+
+
+async def _timed(server: Any, payload: Any) -> Any:
+    times.append(time.time())
+    answer = await _send(server, payload)
+    times.append(time.time())
+    return answer
 
 
 async def rollout(document: Document, generate: Any) -> Any:
@@ -39,6 +51,7 @@ def main() -> None:
     ]
     # vLLM is in the environment of the server, which is another.
     vllm_server.check_required_dependencies = lambda *_: None
+    vllm_server.VLLMServer._make_request = _timed
     arguments = json.loads(options.arguments)
     output = options.folder / "datatrove"
     shutil.rmtree(output, ignore_errors=True)
@@ -57,7 +70,8 @@ def main() -> None:
     asyncio.run(runner.run_async(documents))
     written = [json.loads(line) for path in output.glob("*.jsonl") for line in path.open()]
     tokens = [answer["tokens"] for row in written for answer in row["metadata"]["rollout_results"]]
-    (options.folder / "tokens.json").write_text(json.dumps(tokens))
+    asked = {"ready": min(times), "done": max(times), "tokens": tokens}
+    (options.folder / "asked.json").write_text(json.dumps(asked))
 
 
 if __name__ == "__main__":

@@ -136,3 +136,9 @@ def _local(builder: Any, scratch: Path | None) -> Any:
     return builder.config("spark.local.dir", str(scratch)).config(
         "spark.sql.warehouse.dir", str(scratch / "wh")
     )
+
+
+if __name__ == "__main__":
+    # Whoever runs it has Delta's jars afterwards, so that no two sessions fetch them at once.
+    with open_session():
+        pass

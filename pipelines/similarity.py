@@ -1,9 +1,7 @@
-"""Near-duplicates as column expressions: word 3-grams, MinHash bands for candidates, exact Jaccard to decide."""
+"""Near-duplicates as column expressions: word 3-grams, prefixes of them for candidates, exact Jaccard to decide."""
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
-
-_BANDS, _ROWS = 16, 2  # a pair at Jaccard 0.8 is missed with probability (1 - 0.8**2)**16 = 8e-8
 
 
 def normalised(text: Column) -> Column:
@@ -13,25 +11,34 @@ def normalised(text: Column) -> Column:
 
 def shingles(text: Column) -> Column:
     """The distinct word 3-grams of a text as hashes; a text of fewer words is one shingle of itself."""
-    words = F.split(normalised(text), " ")
-    grams = F.transform(
-        F.sequence(F.lit(1), F.greatest(F.size(words) - 2, F.lit(1))),
-        lambda start: F.xxhash64(F.array_join(F.slice(words, start, 3), " ")),
-    )
-    return F.array_distinct(grams)
+
+    def of(words: Column) -> Column:
+        starts = F.sequence(F.lit(1), F.greatest(F.size(words) - 2, F.lit(1)))
+        return F.transform(starts, lambda start: F.xxhash64(F.array_join(F.slice(words, start, 3), " ")))
+
+    # A lambda's argument is computed once; what stands inside one is computed for every gram.
+    return F.array_distinct(F.transform(F.array(F.split(normalised(text), " ")), of)[0])
 
 
-def _smallest(salt: int) -> Column:
-    """The MinHash of `grams` under one hash function."""
-    return F.array_min(F.transform("grams", lambda gram: F.xxhash64(F.lit(salt), gram)))
+def with_prefix(frame: DataFrame, text: str, threshold: float) -> DataFrame:
+    """The frame with `grams` and one row for each `gram` of their prefix.
+
+    The prefix of a set of n grams is its n - ceil(threshold * n) + 1 first ones in an order that all sets share: two sets of that
+    Jaccard similarity or more have one of these in common (Chaudhuri et al. 2006, A Primitive Operator for Similarity Joins in Data
+    Cleaning; Bayardo et al. 2007, Scaling Up All Pairs Similarity Search). The order here is that of the hashes.
+    """
+    size = F.size("grams")
+    # A product that should be whole may come out above it by rounding, and the prefix would be one short.
+    length = size - F.ceil(size * F.lit(threshold) - F.lit(1e-9)).cast("int") + 1
+    grams = frame.withColumn("grams", F.sort_array(shingles(F.col(text))))
+    return grams.withColumn("gram", F.explode(F.slice("grams", F.lit(1), length)))
 
 
-def with_bands(frame: DataFrame, text: str) -> DataFrame:
-    """The frame with `grams` and one row for each MinHash `band`."""
-    grams = frame.withColumn("grams", shingles(F.col(text)))
-    mins = [_smallest(salt) for salt in range(_BANDS * _ROWS)]
-    bands = [F.xxhash64(F.lit(band), *mins[band * _ROWS : (band + 1) * _ROWS]) for band in range(_BANDS)]
-    return grams.withColumn("band", F.explode(F.array(*bands)))
+def alike(pairs: DataFrame, threshold: float) -> DataFrame:
+    """Those pairs whose sets `grams` and `other` have that Jaccard similarity or more, with their `similarity`."""
+    common = F.size(F.array_intersect("grams", "other"))
+    similarity = common / (F.size("grams") + F.size("other") - common)
+    return pairs.withColumn("similarity", similarity).where(F.col("similarity") >= threshold)
 
 
 def near_duplicates(
@@ -48,21 +55,17 @@ def near_duplicates(
     Returns:
         `id`, `nearest_id`, `similarity`: at most one row for each new text.
     """
-    old = with_bands(history.select("id", "text"), "text").select(
-        "band", F.col("id").alias("nearest_id"), F.col("grams").alias("other"), F.lit(True).alias("before")
-    )
-    fresh = with_bands(new.select("id", "text"), "text")
-    siblings = fresh.select(
-        "band", F.col("id").alias("nearest_id"), F.col("grams").alias("other"), F.lit(False).alias("before")
-    )
-    earlier = old.unionByName(siblings) if among_new else old
-    common = F.size(F.array_intersect("grams", "other"))
-    pairs = (
-        fresh.join(earlier, on="band", how="inner")
-        .where(F.col("before") | (F.col("nearest_id") < F.col("id")))
-        .dropDuplicates(["id", "nearest_id"])
-        .withColumn("similarity", common / (F.size("grams") + F.size("other") - common))
-        .where(F.col("similarity") >= threshold)
+    fresh, old = (with_prefix(frame.select("id", "text"), "text", threshold) for frame in (new, history))
+
+    def earlier(frame: DataFrame, before: bool) -> DataFrame:
+        known = F.col("id").alias("nearest_id"), F.col("grams").alias("other")
+        return frame.select("gram", *known, F.lit(before).alias("before"))
+
+    known = earlier(old, True)
+    if among_new:
+        known = known.unionByName(earlier(fresh, False))
+    pairs = alike(
+        fresh.join(known, on="gram").where(F.col("before") | (F.col("nearest_id") < F.col("id"))), threshold
     )
     nearest = F.max_by(F.col("nearest_id"), F.struct("similarity", "nearest_id"))
     return pairs.groupBy("id").agg(nearest.alias("nearest_id"), F.max("similarity").alias("similarity"))

@@ -10,7 +10,7 @@ from pyspark.sql import Column, DataFrame, Window
 from pyspark.sql import functions as F
 
 from pipelines.errors import ConfigError
-from pipelines.similarity import normalised, shingles
+from pipelines.similarity import alike, normalised, with_prefix
 from pipelines.step import Inputs
 from schemas.rendering import CONTROL_TOKENS
 
@@ -146,9 +146,7 @@ def near_copies(texts: DataFrame, originals: DataFrame, threshold: float) -> Dat
     """The distinct texts that have the words of an original, or nearly.
 
     `near_duplicates` gives a text's nearest neighbour only, which may be another of the same batch and would
-    hide the original; here texts meet originals alone. Candidates share one of their least 3-grams: two texts of
-    Jaccard similarity t have a common 3-gram among the |grams| - ceil(t |grams|) + 1 least ones of each (prefix
-    filtering, Bayardo et al. 2007), so none is missed.
+    hide the original; here texts meet originals alone.
 
     Args:
         texts: `asked`.
@@ -158,18 +156,11 @@ def near_copies(texts: DataFrame, originals: DataFrame, threshold: float) -> Dat
     Returns:
         `asked`.
     """
-    size = F.size("grams")
-    least = F.slice(F.sort_array("grams"), 1, (size - F.ceil(size * threshold - 1e-9) + 1).cast("int"))
-
-    def keyed(frame: DataFrame, text: str) -> DataFrame:
-        grams = frame.where(F.col(text).isNotNull()).distinct().withColumn("grams", shingles(F.col(text)))
-        return grams.withColumn("key", F.explode(least))
-
-    new = keyed(texts, "asked")
-    old = keyed(originals, "text").select("key", F.col("grams").alias("other"))
-    common = F.size(F.array_intersect("grams", "other"))
-    similarity = common / (F.size("grams") + F.size("other") - common)
-    return new.join(old, on="key", how="inner").where(similarity >= threshold).select("asked").distinct()
+    whole = texts.where(F.col("asked").isNotNull()).distinct()
+    known = originals.where(F.col("text").isNotNull()).distinct()
+    old = with_prefix(known, "text", threshold).select("gram", F.col("grams").alias("other"))
+    pairs = with_prefix(whole, "asked", threshold).join(old, on="gram")
+    return alike(pairs, threshold).select("asked").distinct()
 
 
 def hostile(text: Column) -> Column:

@@ -23,7 +23,12 @@ pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
 def finished(mart: Callable[..., Any]) -> Any:
     """One round on the real model and engine, killed once in the middle of it and started again."""
     # The engine outlives its driver until the next one is there, which then finds it.
-    it = mart(rounds=1, engine__lease_seconds=90, reward_models__safety__backend="vllm")
+    it = mart(
+        rounds=1,
+        engine__lease_seconds=90,
+        engine__options__fork=True,
+        reward_models__safety__backend="vllm",
+    )
     words = it.command(*it.run_words())
     log = it.folder.parent / "first.log"
     with log.open("w") as stream:

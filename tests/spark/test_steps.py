@@ -1,5 +1,6 @@
 """The steps' own logic on rows by hand: screening, selection, drawing."""
 
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,27 @@ def test_near_duplicates_name_the_nearest_that_came_before(spark: SparkSession) 
         0
     ] in ("o", "1")
     assert set(found) == {"1", "2", "4"}
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.8, 0.9])
+def test_no_near_duplicate_is_missed(spark: SparkSession, threshold: float) -> None:
+    draw = random.Random(3)
+    words = [[draw.choice("abcdef") for _ in range(draw.randint(3, 12))] for _ in range(60)]
+    words += [[*some[:-1], "g"] for some in words] + [[*some, "h"] for some in words]
+    texts = {f"{at:03}": some for at, some in enumerate(words)}
+    frame = spark.createDataFrame(
+        [(name, " ".join(some)) for name, some in texts.items()], "id string, text string"
+    )
+    found = near_duplicates(frame, frame.limit(0), threshold).collect()
+    grams = {name: {tuple(some[at : at + 3]) for at in range(len(some) - 2)} for name, some in texts.items()}
+    wanted = {
+        name: max(len(mine & grams[other]) / len(mine | grams[other]) for other in grams if other < name)
+        for name, mine in grams.items()
+        if name > "000"
+    }
+    assert {row["id"]: row["similarity"] for row in found} == {
+        name: pytest.approx(most) for name, most in wanted.items() if most >= threshold
+    }
 
 
 @pytest.mark.parametrize(
