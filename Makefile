@@ -14,9 +14,6 @@ PYTHON ?= $(shell for python in python3.11 python3.12 python3; do \
 COMPILE := $(BIN)/uv pip compile --quiet --universal -p 3.11 --no-annotate --no-header pyproject.toml
 CODE := jobs pipelines training schemas sandbox
 
-# Files of tests that run side by side: most tests wait for one process at a time.
-WORKERS ?= 2
-
 .PHONY: help preflight install sandbox test lint format unit e2e chaos wheel pins docs clean
 
 help: ## this list
@@ -44,8 +41,8 @@ $(STAMP): $(PINS) pyproject.toml | preflight
 sandbox: preflight $(STAMP) ## four rounds on the embedded sandbox, with a summary at the end
 	$(BIN)/mart run --config conf/sandbox.yaml $(ARGS)
 
-test: lint ## lint, types, import contract, and every test but the long kills of make e2e; WORKERS=0 one after the other
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+test: lint ## lint, types, import contract, and every test but the long kills of make e2e
+	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(STAMP) ## style, types and the import contract
 	$(BIN)/ruff format --check .

@@ -1,7 +1,7 @@
 """What Spark, Delta and our client cost: the same requests through bare vLLM and through the pipeline to the last commit.
 
 `python -m benchmarks.throughput [--rows N] [--few N] [--chunks-in-flight 1,2] [--chunk-rows N] [--adapters N]
-[--repeat N] [--without-offline] [--output FILE]`
+[--repeat N] [--engine-options JSON] [--without-offline] [--output FILE]`
 writes N requests (real prompts of the sandbox's world, a seed each, a bare base and random adapters in turn, answers as
 long as they come) and sends exactly these, token for token
 
@@ -260,6 +260,7 @@ def main() -> int:
     parser.add_argument("--chunk-rows", type=int, default=512)
     parser.add_argument("--adapters", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=1, help="turns of pipeline and bare server")
+    parser.add_argument("--engine-options", default="{}", help="as `engine.options` has them, JSON")
     parser.add_argument("--without-offline", action="store_true", help="leave out the offline LLM")
     parser.add_argument("--output", type=Path, help="a JSON file for the result")
     options = parser.parse_args()
@@ -276,7 +277,7 @@ def main() -> int:
         spec = GeneratorSpec(
             "vllm", model.path, model.digest, max_model_len=512, max_num_seqs=96, owner="benchmark", home=str(folder / "home"),
             max_adapters=max(1, options.adapters), max_lora_rank=RANK,
-            options={"in_flight": 64, "server_env": {"VLLM_SERVER_DEV_MODE": "1"}},
+            options={"in_flight": 64, "server_env": {"VLLM_SERVER_DEV_MODE": "1"}, **json.loads(options.engine_options)},
         )  # fmt: skip
         with open_session(folder / "scratch") as spark:
             pipeline = Pipeline(spark, folder, model.path, options.chunk_rows)

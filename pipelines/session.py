@@ -139,6 +139,6 @@ def _local(builder: Any, scratch: Path | None) -> Any:
 
 
 if __name__ == "__main__":
-    # Whoever runs it has Delta's jars afterwards, so that no two sessions fetch them at once.
+    # For `make install`: after it nothing is fetched any more.
     with open_session():
         pass
