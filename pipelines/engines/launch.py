@@ -137,7 +137,7 @@ def engine_command(spec: GeneratorSpec, socket: str) -> list[str]:
 def server_environment(spec: GeneratorSpec) -> tuple[dict[str, str], tuple[str, ...]]:
     """Variables to set for a server of our own, and variables to take away from what it inherits.
 
-    `options["fork"]` has a CPU's server start in half the time, and generate more slowly (docs/performance.md).
+    `options["fork"]` has a CPU's server start in half the time, and generate more slowly (docs/architecture.md).
     """
     settings, dropped = engine_environment(spec)
     if has_gpu() or not spec.options.get("fork", False):
