@@ -58,14 +58,17 @@ def near_duplicates(
     fresh, old = (with_prefix(frame.select("id", "text"), "text", threshold) for frame in (new, history))
 
     def earlier(frame: DataFrame, before: bool) -> DataFrame:
-        known = F.col("id").alias("nearest_id"), F.col("grams").alias("other")
-        return frame.select("gram", *known, F.lit(before).alias("before"))
+        return frame.select(
+            "gram",
+            F.col("id").alias("nearest_id"),
+            F.col("grams").alias("other"),
+            F.lit(before).alias("before"),
+        )
 
     known = earlier(old, True)
     if among_new:
         known = known.unionByName(earlier(fresh, False))
-    pairs = alike(
-        fresh.join(known, on="gram").where(F.col("before") | (F.col("nearest_id") < F.col("id"))), threshold
-    )
+    in_order = F.col("before") | (F.col("nearest_id") < F.col("id"))
+    pairs = alike(fresh.join(known, on="gram").where(in_order), threshold)
     nearest = F.max_by(F.col("nearest_id"), F.struct("similarity", "nearest_id"))
     return pairs.groupBy("id").agg(nearest.alias("nearest_id"), F.max("similarity").alias("similarity"))
