@@ -34,8 +34,8 @@ $(STAMP): $(PINS) pyproject.toml | preflight
 	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
 	@uv="$$(command -v uv || echo $(BIN)/uv)" && $$uv pip sync --python $(BIN)/python $(PINS) \
 		&& $$uv pip install --python $(BIN)/python --quiet --no-build-isolation --no-deps -e .
-	@echo "fetching the jars of Delta Lake"
-	@$(BIN)/python -m pipelines.session >.venv/jars.log 2>&1 || { cat .venv/jars.log >&2; exit 1; }
+	@echo "fetching the jars of Delta Lake, and preparing Spark's Java for short starts"
+	@$(BIN)/python -m jobs.prepare >.venv/prepare.log 2>&1 || { cat .venv/prepare.log >&2; exit 1; }
 	@touch $@
 
 sandbox: preflight $(STAMP) ## four rounds on the embedded sandbox, with a summary at the end

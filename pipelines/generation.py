@@ -5,6 +5,7 @@ several chunks are in flight, so that a kill costs a chunk and the tail of one h
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -41,12 +42,14 @@ class Ask:
         adapters: checkpoint id to its adapter; None where the engine serves one model, which is what all requests are for.
         outcome: the step's function from request row and outcome to columns.
         columns: columns of the outcome table, but for `recorded_at`.
+        priority: as requests have it.
     """
 
     spec: GeneratorSpec
     adapters: Mapping[str, Adapter] | None
     outcome: Callable[[Mapping[str, Any], GenerationOutcome], dict[str, Any]]
     columns: tuple[str, ...]
+    priority: int = 0
 
     def adapter_of(self, checkpoint_id: str | None) -> str | None:
         """What a request for a checkpoint tells the engine; None asks the model that the engine has."""
@@ -222,12 +225,14 @@ def ask_all(
         for column in BY_NAME[step.writes].columns
         if column.name in ask.columns
     )
-    run = _asker(ask)
 
     def one(chunk: int) -> None:
         before_chunk()
         rows = requests.where(F.col("chunk") == chunk).repartition(ids["partitions"], "request_id")
-        answered = rows.mapInPandas(run, schema)
+        # What began first goes first, in any step: chunks that share an engine would otherwise end late, all at once, and a
+        # batch of several adapters takes longer than batches of one each.
+        first = replace(ask, priority=time.time_ns() // 1_000_000)
+        answered = rows.mapInPandas(_asker(first), schema)
         once = digest([ids["run_id"], ids["round"], step.name, step.writes, chunk])
         lakehouse.append(step.writes, answered, once=once)
 
@@ -269,6 +274,7 @@ def _asker(ask: Ask) -> Callable[[Iterable[pd.DataFrame]], Iterator[pd.DataFrame
                         max_tokens=int(row["max_tokens"]),
                         seed=int(row["seed"]),
                         scored_tokens=int(row["scored_tokens"]),
+                        priority=ask.priority,
                         messages=_messages(row["messages"]) if hosted else (),
                     )
 

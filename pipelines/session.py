@@ -12,6 +12,7 @@ from typing import Any
 from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
+from pipelines import local_jvm
 from pipelines.errors import SparkDied
 from pipelines.models import cache_folder
 
@@ -21,16 +22,19 @@ log = logging.getLogger(__name__)
 LOCAL_MASTER = "local[8,4]"
 
 
-def spark_session(scratch: Path | None = None, master: str = LOCAL_MASTER) -> tuple[SparkSession, bool]:
+def spark_session(
+    scratch: Path | None = None, master: str = LOCAL_MASTER, java_options: str = ""
+) -> tuple[SparkSession, bool]:
     """A session with Delta, and whether it is ours to stop.
 
     A session that exists is used as it is. Under `spark-submit` the submitted settings count, Delta's jar among them;
-    otherwise a local session starts, with the jar that belongs to the installed `delta-spark` resolved through Maven
-    coordinates.
+    otherwise a local session starts, with the jars that `local_jvm` has of the installed `delta-spark`, or else resolved
+    through Maven coordinates.
 
     Args:
         scratch: folder for Spark's spill files; the system's temporary folder when None.
         master: Spark master of a session of our own.
+        java_options: more of them for the driver of a local session.
     """
     active = SparkSession.getActiveSession()
     if active is not None:
@@ -54,11 +58,9 @@ def spark_session(scratch: Path | None = None, master: str = LOCAL_MASTER) -> tu
         # `spark-submit` started the driver's JVM, with a master, and with Delta's jar if `--packages` named it.
         session = builder.getOrCreate()
     else:
-        from delta import configure_spark_with_delta_pip
-
         # Whatever imports torch makes this folder, by default among temporary files, for workers, engines and trainers to find.
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "torchinductor"))
-        session = configure_spark_with_delta_pip(_local(builder.master(master), scratch)).getOrCreate()
+        session = _local(builder.master(master), scratch, java_options).getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     return session, True
 
@@ -69,13 +71,15 @@ def is_local(session: SparkSession) -> bool:
 
 
 @contextmanager
-def open_session(scratch: Path | None = None, master: str = LOCAL_MASTER) -> Iterator[SparkSession]:
+def open_session(
+    scratch: Path | None = None, master: str = LOCAL_MASTER, java_options: str = ""
+) -> Iterator[SparkSession]:
     """`spark_session`, stopped at the end if it is ours.
 
     Raises:
         SparkDied: the driver's JVM, started here, ended by itself; what was raised because of that is the cause.
     """
-    session, ours = spark_session(scratch, master)
+    session, ours = spark_session(scratch, master, java_options)
     process = getattr(session.sparkContext._gateway, "proc", None) if ours else None
     try:
         yield session
@@ -106,8 +110,30 @@ def _driver_memory() -> str:
     return os.environ.get("MART_DRIVER_MEMORY", "2g")
 
 
-def _local(builder: Any, scratch: Path | None) -> Any:
+def _local(builder: Any, scratch: Path | None, java_options: str) -> Any:
     """What suits one machine: a driver that lives for minutes and plans far more than it computes."""
+    # The second compiler and a parallel collector took 41 % of the driver's processor time (109 s to 64 s over seven tests
+    # on two cores). Counters for jstat lie in the shared temporary folder, under the pid: JVMs of two containers can collide.
+    java = [
+        "-XX:TieredStopAtLevel=1",
+        "-XX:ReservedCodeCacheSize=240m",
+        "-XX:+UseSerialGC",
+        "-XX:-UsePerfData",
+        java_options,
+    ]
+    if scratch is not None:
+        java.append(f'-Djava.io.tmpdir="{scratch}"')
+    found = local_jvm.prepared()
+    if found is None:
+        from delta import configure_spark_with_delta_pip
+
+        # Hadoop's, Parquet's and log4j's jars, 60 MB, are named by Delta, and Spark has them.
+        builder = configure_spark_with_delta_pip(builder).config("spark.jars.excludes", "org.apache.*:*")
+    else:
+        builder = builder.config("spark.driver.extraClassPath", os.pathsep.join(found.jars))
+        if found.archive is not None and not java_options:
+            # That another Java or another copy of a jar can't use it is no news for the output of a command.
+            java += [f'-XX:SharedArchiveFile="{found.archive}"', "-Xlog:cds=off", "-Xlog:cds+dynamic=off"]
     builder = (
         builder.config("spark.sql.shuffle.partitions", str(max(2, os.cpu_count() or 2)))
         .config("spark.sql.adaptive.coalescePartitions.enabled", "true")
@@ -119,14 +145,7 @@ def _local(builder: Any, scratch: Path | None) -> Any:
         .config("spark.ui.enabled", "false")
         .config("spark.ui.showConsoleProgress", "false")
         .config("spark.driver.memory", _driver_memory())
-        # The second compiler and a parallel collector took 41 % of the driver's processor time (109 s to 64 s over
-        # seven tests on two cores).
-        .config(
-            "spark.driver.extraJavaOptions",
-            # Counters for jstat lie in the shared temporary folder, under the pid: JVMs of two containers can collide.
-            "-XX:TieredStopAtLevel=1 -XX:ReservedCodeCacheSize=240m -XX:+UseSerialGC -XX:-UsePerfData"
-            + (f' -Djava.io.tmpdir="{scratch}"' if scratch else ""),
-        )
+        .config("spark.driver.extraJavaOptions", " ".join(option for option in java if option))
         .config("spark.driver.bindAddress", "127.0.0.1")
         .config("spark.driver.host", "127.0.0.1")
     )
@@ -136,9 +155,3 @@ def _local(builder: Any, scratch: Path | None) -> Any:
     return builder.config("spark.local.dir", str(scratch)).config(
         "spark.sql.warehouse.dir", str(scratch / "wh")
     )
-
-
-if __name__ == "__main__":
-    # For `make install`: after it nothing is fetched any more.
-    with open_session():
-        pass

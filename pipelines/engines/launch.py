@@ -89,6 +89,8 @@ def engine_arguments(spec: GeneratorSpec) -> dict[str, Any]:
     }
     if spec.serves == "verdicts":
         arguments["runner"] = "pooling"
+    else:
+        arguments["scheduling_policy"] = "priority"
     if has_gpu():
         arguments["gpu_memory_utilization"] = spec.memory_share
     else:

@@ -75,6 +75,7 @@ class GenerationRequest:
         scored_tokens: 0 asks for an answer; else the last so many of `token_ids` are a given answer, and what is asked
             is its log-probability; `max_tokens` is 0 then. Endpoints refuse it, the others answer.
         messages: (role, content) pairs, for endpoints that take text and hide their tokens; others ignore them.
+        priority: an engine that has more requests than places takes the lowest first; 0 is before all that wait. Changes speed only.
     """
 
     request_id: str
@@ -87,6 +88,7 @@ class GenerationRequest:
     stop: tuple[str, ...] = ()
     messages: tuple[tuple[str, str], ...] = ()
     scored_tokens: int = 0
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,6 +92,7 @@ class _Completions:
             "seed": request.seed,
             "stop": list(request.stop),
             "skip_special_tokens": True,
+            "priority": request.priority,
         }
         if request.scored_tokens:  # one token is the fewest that the server writes
             body |= {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}

@@ -19,6 +19,7 @@ from urllib.request import urlopen
 import pyspark
 import pytest
 
+from pipelines import local_jvm
 from pipelines.plan import steps_of
 from tests import built
 from tests.e2e.small import ROOT, SMALLEST, Mart
@@ -91,30 +92,40 @@ class Cluster:
         process.wait()
 
     def submit(
-        self, log: Path, words: Sequence[str], environment: dict[str, str], cores: int
+        self, log: Path, words: Sequence[str], environment: dict[str, str], cores: int, fetches: bool
     ) -> "subprocess.Popen[bytes]":
-        """Submit a `mart` command, as a user does from any folder, for so many cores: an executor has two."""
-        delta = importlib.metadata.version("delta-spark")
-        scala = f"{'.'.join(pyspark.__version__.split('.')[:2])}_2.13"
-        # Three JVMs a step on two cores: what they would gain by compiling, they never live to spend. The classes that the
-        # first driver loaded are mapped by all later JVMs; parsing them took each several seconds.
-        classes = self.folder / "classes.jsa"
-        shared = "SharedArchiveFile" if classes.exists() else "ArchiveClassesAtExit"
-        brief = f"-XX:TieredStopAtLevel=1 -XX:+UseSerialGC -XX:{shared}={classes}"
+        """Submit a `mart` command, as a user does from any folder, for so many cores: an executor has two.
+
+        `fetches` has Spark fetch Delta's jars and hand them to its executors.
+        """
+        # Three JVMs a step on two cores: what they would gain by compiling, they never live to spend. As on a cluster whose
+        # nodes have them, Delta's jars are on the class path, and an archive of classes; one submission fetches the jars.
+        java, packages, class_path = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC", [], {}
+        found = None if fetches else local_jvm.prepared()
+        if found is None:
+            delta = importlib.metadata.version("delta-spark")
+            scala = f"{'.'.join(pyspark.__version__.split('.')[:2])}_2.13"
+            packages = [
+                "--packages",
+                f"io.delta:delta-spark_{scala}:{delta}",
+                "--exclude-packages",
+                "org.apache.*:*",
+            ]
+        else:
+            jars = os.pathsep.join(found.jars)
+            class_path = {"spark.driver.extraClassPath": jars, "spark.executor.extraClassPath": jars}
+            java += f" -XX:SharedArchiveFile={found.archive}" if found.archive else ""
         settings = {
             "spark.executor.memory": "700m", "spark.driver.memory": "1g", "spark.executor.cores": "2",
-            "spark.cores.max": str(cores),
-            "spark.driver.extraJavaOptions": brief,
-            "spark.executor.extraJavaOptions": brief.replace("ArchiveClassesAtExit", "SharedArchiveFile"),
+            "spark.cores.max": str(cores), **class_path,
+            "spark.driver.extraJavaOptions": java, "spark.executor.extraJavaOptions": java,
             "spark.sql.shuffle.partitions": "2", "spark.sql.codegen.wholeStage": "false",
             "spark.sql.codegen.factoryMode": "NO_CODEGEN", "spark.ui.enabled": "false",
         }  # fmt: skip
         with log.open("wb") as stream:
             return subprocess.Popen(
                 [
-                    str(SPARK / "bin" / "spark-submit"), "--master", self.url,
-                    "--packages", f"io.delta:delta-spark_{scala}:{delta}", "--exclude-packages", "org.apache.*:*",
-                    "--py-files", str(self.shipped),
+                    str(SPARK / "bin" / "spark-submit"), "--master", self.url, *packages, "--py-files", str(self.shipped),
                     *(word for key, value in settings.items() for word in ("--conf", f"{key}={value}")),
                     str(ROOT / "jobs" / "submit.py"), *words,
                 ],
@@ -157,11 +168,13 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 class Submission:
     """A submitted command, with its log."""
 
-    def __init__(self, cluster: Cluster, it: Mart, *words: str, cores: int = 2) -> None:
+    def __init__(
+        self, cluster: Cluster, it: Mart, *words: str, cores: int = 2, fetches: bool = False
+    ) -> None:
         self._words = " ".join(words[:2])
         self._log = cluster.folder / f"{words[1]}.log"
         environment = cluster.environment(**it.own_environment(), PYTHONPATH=str(ROOT))
-        self._driver = cluster.submit(self._log, it.command(*words)[3:], environment, cores)
+        self._driver = cluster.submit(self._log, it.command(*words)[3:], environment, cores, fetches)
 
     @property
     def log(self) -> str:
@@ -211,7 +224,8 @@ def finished(cluster: Cluster, scripted: Callable[..., Mart]) -> Round:
         for step in steps_of(it.config(), number):
             before = _commits(it, "adversarial_prompts")
             cores = 4 if step.name == "attack" else 2
-            running = Submission(cluster, it, *it.step_words(step.name), cores=cores)
+            fetches = (number, step.name) == (1, "respond")
+            running = Submission(cluster, it, *it.step_words(step.name), cores=cores, fetches=fetches)
             if step.name == "attack":
                 running.wait_for(lambda before=before: _commits(it, "adversarial_prompts") > before)  # type: ignore[misc]
                 cluster.kill("two")

@@ -107,6 +107,17 @@ def test_adapters_in_one_batch_answer_as_each_does_alone(engine):
     assert texts[0] != texts[1] != texts[2] != texts[0]
 
 
+def test_what_waits_goes_by_priority(spec, adapters):
+    later = [replace(item, priority=2) for item in requests(64, tokens=40, tag="later/")]
+    sooner = [replace(item, priority=1) for item in requests(16, tokens=40, tag="sooner/")]
+    with closing(VllmGenerator(spec, adapters, in_flight=len(later + sooner))) as generator:
+        ended = [item.request_id.partition("/")[0] for item in generator.generate(later + sooner)]
+    assert ended.count("sooner") == 16
+    assert "sooner" not in ended[-16:], (
+        "32 run at a time; what was sent last, of those that waited, went first"
+    )
+
+
 def test_a_seed_reproduces_whatever_the_batch(engine):
     first = answers(engine, requests(40, temperature=1.0))
     again = answers(engine, list(requests(40, temperature=1.0))[20:])

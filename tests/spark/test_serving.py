@@ -1,14 +1,18 @@
 """Engines of one model each: which requests go together, and what serves them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from pipelines import generation
 from pipelines.beginning import begin
+from pipelines.engines.protocol import GenerationRequest, GeneratorSpec
 from pipelines.errors import ConfigError
-from pipelines.generation import Chunk, chunks_of, write_requests
+from pipelines.generation import Ask, Chunk, ask_all, chunks_of, write_requests
 from pipelines.history import now
 from pipelines.lakehouse import Lakehouse, local_frame
 from pipelines.plan import steps_of
@@ -18,6 +22,7 @@ from pipelines.step import PLAN_SCHEMA, Counts
 from pipelines.steps.respond import RESPOND
 from pipelines.verify import verify_run
 from schemas.manifests import weights_sha256
+from schemas.tables import BY_NAME
 from tests import tiny
 from tests.e2e.small import SMALLEST
 
@@ -43,6 +48,34 @@ def test_a_chunk_is_for_one_checkpoint(lakehouse: Lakehouse, tmp_path: Path) -> 
     assert [(chunk.number, chunk.left, set(chunk.checkpoints)) for chunk in found] == [
         (0, 2, set()), (1, 1, set()), (2, 2, {"a"}), (3, 1, {"a"}), (4, 2, {"b"}), (5, 1, {"b"}),
     ]  # fmt: skip
+
+
+def told_priority(request: GenerationRequest) -> str:
+    """A script that answers with the place in the queue that a request has."""
+    return str(request.priority)
+
+
+def test_a_chunk_that_was_begun_before_another_goes_first(
+    lakehouse: Lakehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lakehouse.ready("requests", "responses")
+    base = str(tiny.llama(tmp_path / "llama", positions=512))
+    ids = {"run_id": "r", "round": 1, "base": base, "chunk_rows": 2, "partitions": 2}
+    plan = local_frame(lakehouse.spark, [_planned(None, number) for number in range(4)], PLAN_SCHEMA)
+    write_requests(lakehouse, RESPOND, plan, ids)
+    asked: list[Ask] = []
+    asker = generation._asker
+    monkeypatch.setattr(generation, "_asker", lambda ask: asked.append(ask) or asker(ask))
+    columns = tuple(name for name in BY_NAME["responses"].names if name != "recorded_at")
+    ask = Ask(GeneratorSpec("scripted", base, "d"), {}, RESPOND.outcome, columns)
+    ask_all(lakehouse, RESPOND, ask, ids, chunks_of(lakehouse, RESPOND, ids), chunks_in_flight=1)
+    first, second = asked
+    assert 0 < first.priority < second.priority
+
+    spec = GeneratorSpec("scripted", base, "d", options={"script": f"{__name__}:told_priority"})
+    rows = lakehouse.read("requests").toPandas()
+    answers = pd.concat(asker(replace(first, spec=spec))(iter([rows])))
+    assert set(answers["text"]) == {str(first.priority)}
 
 
 @pytest.fixture

@@ -8,7 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
+import pytest
 from pyspark.sql import SparkSession
+
+from pipelines import local_jvm
 
 _DYING = """
 import sys
@@ -29,6 +32,16 @@ def test_a_jvm_that_dies_is_told_with_its_exit_code_and_the_remedy(tmp_path: Pat
         [sys.executable, "-c", _DYING, str(tmp_path)], capture_output=True, text=True, check=True
     )
     assert "with code -9" in ended.stdout and "MART_DRIVER_MEMORY" in ended.stdout
+
+
+def test_the_jvm_has_mapped_the_archive_of_classes(spark: SparkSession) -> None:
+    found = local_jvm.prepared()
+    if found is None or found.archive is None:
+        pytest.skip("nothing was prepared for this environment: `python -m jobs.prepare`")
+    process = spark.sparkContext._gateway.proc
+    assert str(found.archive) in Path(f"/proc/{process.pid}/maps").read_text(), (
+        "it doesn't fit this Java and these jars"
+    )
 
 
 def test_a_worker_need_not_go_through_what_it_was_forked_with_for_every_task(spark: SparkSession) -> None:

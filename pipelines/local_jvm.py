@@ -1,0 +1,104 @@
+"""What the JVM of a local session starts with: Delta's jars on its class path, and an archive of the classes it will load.
+
+Without them each start asks Ivy for the jars, and reads and verifies some 20,000 classes: half of what a short command takes.
+`python -m jobs.prepare` makes both once for an environment, and they lie in it, since they are of no use to another: an archive
+counts only for the very jars and the Java it was made with. Java leaves one that doesn't fit alone.
+Class data sharing: https://docs.oracle.com/en/java/javase/17/vm/class-data-sharing.html
+"""
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import pyspark
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was prepared for this environment.
+
+    Attributes:
+        jars: Delta's jars and what they need beyond Spark's own, which are all there.
+        archive: of classes; None where there is none.
+    """
+
+    jars: tuple[str, ...]
+    archive: Path | None
+
+
+def home() -> Path:
+    """Where this environment keeps what is prepared for the Spark and the Delta that it has."""
+    names = f"spark-{version('pyspark')}-delta-{version('delta-spark')}"
+    return Path(sys.prefix) / "share" / "mart-redteam" / names
+
+
+def _notes() -> Path:
+    return home() / "prepared.json"
+
+
+def archive_file() -> Path:
+    """Where the archive belongs."""
+    return home() / "classes.jsa"
+
+
+def prepared() -> Prepared | None:
+    """What was prepared; None where nothing was, or a jar has gone since."""
+    try:
+        notes = json.loads(_notes().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not all(Path(jar).is_file() for jar in notes["jars"]):
+        return None
+    # Java looks at the beginning of an archive only: what was cut off would end the JVM.
+    archive = archive_file()
+    whole = archive.is_file() and archive.stat().st_size == notes["archive_bytes"]
+    return Prepared(tuple(notes["jars"]), archive if whole else None)
+
+
+def forget() -> None:
+    """Remove what was prepared, for any Spark and Delta; sessions that run keep what they have mapped."""
+    shutil.rmtree(home().parent, ignore_errors=True)
+
+
+def keep_jars(fetched: Iterable[str]) -> None:
+    """Keep which of the jars that a session fetched are to be on the class path of the next.
+
+    Args:
+        fetched: as `spark.jars` names them, paths or file URLs.
+
+    Raises:
+        OSError: the environment can't be written to.
+    """
+    own = {_artifact(jar.name) for jar in (Path(pyspark.__file__).parent / "jars").glob("*.jar")}
+    paths = [jar.removeprefix("file://") for jar in fetched]
+    # Ours come first on the class path: an older copy of what Spark has would hide Spark's. Ivy puts the group first.
+    kept = [path for path in paths if _artifact(Path(path).name.partition("_")[2]) not in own]
+    _note(kept, 0)
+
+
+def keep_archive(written: Path) -> None:
+    """Put an archive, made with the jars that are kept, in its place.
+
+    Raises:
+        OSError: it isn't there, or the environment can't be written to.
+    """
+    size = written.stat().st_size
+    written.rename(archive_file())
+    _note(json.loads(_notes().read_text(encoding="utf-8"))["jars"], size)
+
+
+def _note(jars: list[str], archive_bytes: int) -> None:
+    home().mkdir(parents=True, exist_ok=True)
+    written = _notes().with_suffix(".new")
+    written.write_text(json.dumps({"jars": jars, "archive_bytes": archive_bytes}), encoding="utf-8")
+    written.rename(_notes())
+
+
+def _artifact(jar: str) -> str:
+    """The name of a jar without its version."""
+    return re.sub(r"-\d[\w.\-]*\.jar$", "", jar)
