@@ -48,7 +48,7 @@ lint: $(STAMP) ## style, types and the import contract
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 
 format: $(STAMP) ## format the code and mend what can be mended
 	$(BIN)/ruff format .

@@ -230,9 +230,9 @@ def ask_all(
         before_chunk()
         rows = requests.where(F.col("chunk") == chunk).repartition(ids["partitions"], "request_id")
         # What began first goes first, in any step: chunks that share an engine would otherwise end late, all at once, and a
-        # batch of several adapters takes longer than batches of one each.
-        first = replace(ask, priority=time.time_ns() // 1_000_000)
-        answered = rows.mapInPandas(_asker(first), schema)
+        # batch of several adapters takes longer than batches of one each. Two chunks can begin within a millisecond.
+        in_turn = replace(ask, priority=time.time_ns() // 1000)
+        answered = rows.mapInPandas(_asker(in_turn), schema)
         once = digest([ids["run_id"], ids["round"], step.name, step.writes, chunk])
         lakehouse.append(step.writes, answered, once=once)
 

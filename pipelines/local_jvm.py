@@ -52,7 +52,7 @@ def prepared() -> Prepared | None:
         notes = json.loads(_notes().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    if not all(Path(jar).is_file() for jar in notes["jars"]):
+    if not notes["jars"] or not all(Path(jar).is_file() for jar in notes["jars"]):
         return None
     # Java looks at the beginning of an archive only: what was cut off would end the JVM.
     archive = archive_file()

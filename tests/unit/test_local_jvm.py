@@ -42,6 +42,11 @@ def test_a_jar_that_spark_has_itself_is_not_put_before_spark_s_own(tmp_path: Pat
     assert local_jvm.prepared() == local_jvm.Prepared((str(jar),), None)
 
 
+def test_without_any_jar_nothing_is_prepared(tmp_path: Path, jar: Path) -> None:
+    local_jvm.keep_jars([])
+    assert local_jvm.prepared() is None
+
+
 def test_without_one_of_its_jars_nothing_is_prepared(tmp_path: Path, jar: Path) -> None:
     archive(tmp_path)
     jar.unlink()
