@@ -52,7 +52,6 @@ from pipelines.steps.respond import RESPOND
 from sandbox.lexicon import FORBIDDEN
 from sandbox.templates import SEEN_STYLES
 from sandbox.writer import Writer
-from schemas.tables import BY_NAME
 
 
 @dataclass(frozen=True)
@@ -137,8 +136,7 @@ class Pipeline:
 
     def ask(self, run: str, spec: GeneratorSpec, adapters: list[Adapter], in_flight: int) -> Measured:
         """Ask a run's requests, to the last commit."""
-        columns = tuple(name for name in BY_NAME["responses"].names if name != "recorded_at")
-        ask = Ask(spec, {adapter.name: adapter for adapter in adapters}, self._step.outcome, columns)
+        ask = Ask(spec, {adapter.name: adapter for adapter in adapters}, self._step.outcome)
         started = time.perf_counter()
         chunks = chunks_of(self.lakehouse, self._step, self._ids(run))
         ask_all(self.lakehouse, self._step, ask, self._ids(run), chunks, in_flight)

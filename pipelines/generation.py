@@ -41,14 +41,12 @@ class Ask:
         spec: the engine.
         adapters: checkpoint id to its adapter; None where the engine serves one model, which is what all requests are for.
         outcome: the step's function from request row and outcome to columns.
-        columns: columns of the outcome table, but for `recorded_at`.
         priority: as requests have it.
     """
 
     spec: GeneratorSpec
     adapters: Mapping[str, Adapter] | None
     outcome: Callable[[Mapping[str, Any], GenerationOutcome], dict[str, Any]]
-    columns: tuple[str, ...]
     priority: int = 0
 
     def adapter_of(self, checkpoint_id: str | None) -> str | None:
@@ -71,9 +69,7 @@ def write_requests(
     """
     run_id, round, base = ids["run_id"], ids["round"], ids["base"]
     name, role = step.name, step.role
-    spark_columns = [column for column in BY_NAME["requests"].columns if column.name != "recorded_at"]
-    schema = ", ".join(f"`{column.name}` {column.type}" for column in spark_columns)
-    names = [column.name for column in spark_columns]
+    names, schema = _computed("requests")
     purpose = "evaluation" if name.startswith("evaluate") else "attack"
 
     files = TokenizerFiles.of(base)  # the base itself may be on the driver's node only
@@ -220,11 +216,7 @@ def ask_all(
     chunks = [(chunk.number, chunk.left) for chunk in found if chunk.left]
     if not chunks:
         return
-    schema = ", ".join(
-        f"`{column.name}` {column.type}"
-        for column in BY_NAME[step.writes].columns
-        if column.name in ask.columns
-    )
+    names, schema = _computed(step.writes)
 
     def one(chunk: int) -> None:
         before_chunk()
@@ -232,7 +224,7 @@ def ask_all(
         # What began first goes first, in any step: chunks that share an engine would otherwise end late, all at once, and a
         # batch of several adapters takes longer than batches of one each. Two chunks can begin within a millisecond.
         in_turn = replace(ask, priority=time.time_ns() // 1000)
-        answered = rows.mapInPandas(_asker(in_turn), schema)
+        answered = rows.mapInPandas(_asker(in_turn, names), schema)
         once = digest([ids["run_id"], ids["round"], step.name, step.writes, chunk])
         lakehouse.append(step.writes, answered, once=once)
 
@@ -252,7 +244,15 @@ def ask_all(
             raise
 
 
-def _asker(ask: Ask) -> Callable[[Iterable[pd.DataFrame]], Iterator[pd.DataFrame]]:
+def _computed(table: str) -> tuple[list[str], str]:
+    """Names, and the schema as DDL, of a table's columns but for `recorded_at`, which the commit adds."""
+    columns = [column for column in BY_NAME[table].columns if column.name != "recorded_at"]
+    return [column.name for column in columns], ", ".join(
+        f"`{column.name}` {column.type}" for column in columns
+    )
+
+
+def _asker(ask: Ask, columns: Sequence[str]) -> Callable[[Iterable[pd.DataFrame]], Iterator[pd.DataFrame]]:
     """The function that a Spark task runs over its rows: many requests in flight, rows out as they finish."""
 
     def run(batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
@@ -284,17 +284,17 @@ def _asker(ask: Ask) -> Callable[[Iterable[pd.DataFrame]], Iterator[pd.DataFrame
             for answer in generator.generate(requests()):
                 ready.append(outcome_row(pending.pop(answer.request_id), answer, ask.outcome))
                 if len(ready) >= _ROWS_A_BATCH:
-                    yield _frame(ready, ask.columns)
+                    yield _frame(ready, columns)
                     ready = []
         if pending:
             raise RuntimeError(f"the engine left {len(pending)} requests without an outcome")
         if ready:
-            yield _frame(ready, ask.columns)
+            yield _frame(ready, columns)
 
     return run
 
 
-def _frame(rows: list[dict[str, Any]], columns: tuple[str, ...]) -> pd.DataFrame:
+def _frame(rows: list[dict[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=object) for name in columns})
 
 

@@ -94,9 +94,7 @@ def keep_archive(written: Path) -> None:
 
 def _note(jars: list[str], archive_bytes: int) -> None:
     home().mkdir(parents=True, exist_ok=True)
-    written = _notes().with_suffix(".new")
-    written.write_text(json.dumps({"jars": jars, "archive_bytes": archive_bytes}), encoding="utf-8")
-    written.rename(_notes())
+    _notes().write_text(json.dumps({"jars": jars, "archive_bytes": archive_bytes}), encoding="utf-8")
 
 
 def _artifact(jar: str) -> str:

@@ -59,7 +59,6 @@ from pipelines.training_jobs import (
 )
 from pipelines.version import code_version
 from schemas.digests import canonical_json, digest
-from schemas.tables import BY_NAME
 
 log = logging.getLogger(__name__)
 
@@ -425,11 +424,10 @@ class Runner:
             chunks = chunks_of(self.lakehouse, step, ids)
         asked = sum(chunk.requests for chunk in chunks)
         endpoint = self.config.endpoint_of(step.role)
-        columns = tuple(name for name in BY_NAME[step.writes].names if name != "recorded_at")
         for spec, adapters, some in self._served(endpoint, [chunk for chunk in chunks if chunk.left]):
             if endpoint is None:
                 self._start_engine(spec)
-            ask = Ask(spec=spec, adapters=adapters, outcome=step.outcome, columns=columns)
+            ask = Ask(spec=spec, adapters=adapters, outcome=step.outcome)
             with self._busy.running(counts):
                 ask_all(
                     self.lakehouse,

@@ -131,7 +131,7 @@ def _local(builder: Any, scratch: Path | None, java_options: str) -> Any:
         builder = configure_spark_with_delta_pip(builder).config("spark.jars.excludes", "org.apache.*:*")
     else:
         builder = builder.config("spark.driver.extraClassPath", os.pathsep.join(found.jars))
-        if found.archive is not None and not java_options:
+        if found.archive is not None:
             # That another Java or another copy of a jar can't use it is no news for the output of a command.
             java += [f'-XX:SharedArchiveFile="{found.archive}"', "-Xlog:cds=off", "-Xlog:cds+dynamic=off"]
     builder = (

@@ -22,7 +22,6 @@ from pipelines.step import PLAN_SCHEMA, Counts
 from pipelines.steps.respond import RESPOND
 from pipelines.verify import verify_run
 from schemas.manifests import weights_sha256
-from schemas.tables import BY_NAME
 from tests import tiny
 from tests.e2e.small import SMALLEST
 
@@ -65,16 +64,15 @@ def test_a_chunk_that_was_begun_before_another_goes_first(
     write_requests(lakehouse, RESPOND, plan, ids)
     asked: list[Ask] = []
     asker = generation._asker
-    monkeypatch.setattr(generation, "_asker", lambda ask: asked.append(ask) or asker(ask))
-    columns = tuple(name for name in BY_NAME["responses"].names if name != "recorded_at")
-    ask = Ask(GeneratorSpec("scripted", base, "d"), {}, RESPOND.outcome, columns)
+    monkeypatch.setattr(generation, "_asker", lambda ask, names: asked.append(ask) or asker(ask, names))
+    ask = Ask(GeneratorSpec("scripted", base, "d"), {}, RESPOND.outcome)
     ask_all(lakehouse, RESPOND, ask, ids, chunks_of(lakehouse, RESPOND, ids), chunks_in_flight=1)
     first, second = asked
     assert 0 < first.priority < second.priority
 
     spec = GeneratorSpec("scripted", base, "d", options={"script": f"{__name__}:told_priority"})
     rows = lakehouse.read("requests").toPandas()
-    answers = pd.concat(asker(replace(first, spec=spec))(iter([rows])))
+    answers = pd.concat(asker(replace(first, spec=spec), ["text"])(iter([rows])))
     assert set(answers["text"]) == {str(first.priority)}
 
 
