@@ -4,6 +4,8 @@ import json
 import os
 import random
 import signal
+import threading
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pipelines.config import TargetEndpointConfig
 from pipelines.engines.homes import EngineDirectory
-from pipelines.engines.host import ensure_engine, keep_alive, stop_engine
+from pipelines.engines.host import EngineHandle, ensure_engine, keep_alive, stop_engine
 from pipelines.engines.judges import GuardScorer, RubricScorer
 from pipelines.engines.openai_http import OpenAIGenerator
 from pipelines.engines.pooling import PooledClassifierScorer
@@ -89,6 +91,14 @@ def mapped_shared_memory(pid: int) -> set[Path]:
     }
 
 
+def engine_core(server: EngineHandle) -> int:
+    """The process of a server that runs the model."""
+    return max(
+        (item.pid for item in members(server.pgid)),
+        key=lambda pid: "EngineCore" in Path(f"/proc/{pid}/cmdline").read_text(),
+    )
+
+
 @pytest.mark.parametrize("adapter", [None, "adapter-0", "adapter-1"])
 def test_greedy_equals_transformers(engine, reference, adapter):
     ours, theirs = answers(engine, requests(12, adapter)), answers(reference, requests(12, adapter))
@@ -110,8 +120,17 @@ def test_adapters_in_one_batch_answer_as_each_does_alone(engine):
 def test_what_waits_goes_by_priority(spec, adapters):
     later = [replace(item, priority=2) for item in requests(64, tokens=40, tag="later/")]
     sooner = [replace(item, priority=1) for item in requests(16, tokens=40, tag="sooner/")]
+    core = engine_core(ensure_engine(spec))
+
+    def held() -> Iterator[GenerationRequest]:
+        """All requests, while EngineCore stands still for two seconds: it finds all waiting, however slowly they are sent."""
+        os.kill(core, signal.SIGSTOP)
+        threading.Timer(2.0, os.kill, (core, signal.SIGCONT)).start()
+        yield from later + sooner
+
     with closing(VllmGenerator(spec, adapters, in_flight=len(later + sooner))) as generator:
-        ended = [item.request_id.partition("/")[0] for item in generator.generate(later + sooner)]
+        answers(generator, requests(1))  # its adapters are loaded, which a held EngineCore would not do
+        ended = [item.request_id.partition("/")[0] for item in generator.generate(held())]
     assert ended.count("sooner") == 16
     assert "sooner" not in ended[-16:], (
         "32 run at a time; what was sent last, of those that waited, went first"
@@ -245,10 +264,7 @@ def test_when_enginecore_is_killed_all_rows_come_back_and_nothing_stays(engine, 
     expected = answers(engine, requests(64, "adapter-1", tokens=120))
     outcomes = engine.generate(requests(64, "adapter-1", tokens=120))
     found = [next(outcomes)]
-    core = max(
-        members(before.pgid), key=lambda item: "EngineCore" in Path(f"/proc/{item.pid}/cmdline").read_text()
-    )
-    os.kill(core.pid, signal.SIGKILL)
+    os.kill(engine_core(before), signal.SIGKILL)
     found += outcomes
     assert {
         item.request_id: (item.text, item.finish_reason, item.completion_tokens) for item in found
