@@ -27,14 +27,14 @@ preflight: ## say what this machine lacks, with the remedy
 
 install: $(STAMP) ## install everything at pinned versions into .venv; nothing if that is done
 
-$(STAMP): $(PINS) pyproject.toml | preflight
+$(STAMP): $(PINS) pyproject.toml pipelines/java/LinkLogStore.java | preflight
 	@rm -f .venv/.installed-*
 	@test -x $(BIN)/python || if command -v uv >/dev/null; then uv venv --quiet --python "$$(command -v $(PYTHON))" .venv; \
 		else $(PYTHON) -m venv .venv; fi
 	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
 	@uv="$$(command -v uv || echo $(BIN)/uv)" && $$uv pip sync --python $(BIN)/python $(PINS) \
 		&& $$uv pip install --python $(BIN)/python --quiet --no-build-isolation --no-deps -e .
-	@echo "fetching the jars of Delta Lake, and preparing Spark's Java for short starts"
+	@echo "fetching the jars of Delta Lake, and preparing Spark's Java for exclusive commits and short starts"
 	@$(BIN)/python -m jobs.prepare >.venv/prepare.log 2>&1 || { cat .venv/prepare.log >&2; exit 1; }
 	@touch $@
 

@@ -255,7 +255,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=5000)
     parser.add_argument("--few", type=int, default=16, help="rows that tell the fixed cost of a step")
     parser.add_argument("--chunks-in-flight", default="1,2", help="numbers to try")
-    parser.add_argument("--chunk-rows", type=int, default=512)
+    parser.add_argument("--chunk-rows", type=int, default=1024)
     parser.add_argument("--adapters", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=1, help="turns of pipeline and bare server")
     parser.add_argument("--engine-options", default="{}", help="as `engine.options` has them, JSON")

@@ -1,4 +1,4 @@
-"""Prepare an environment for local sessions, once: fetch Delta's jars, and archive the classes that Spark's JVM loads.
+"""Prepare an environment for local sessions, once: fetch Delta's jars, compile our own, and archive the classes that Spark's JVM loads.
 
 `python -m jobs.prepare`, a part of `make install`. After it nothing is fetched any more, and a command starts in half the time.
 An environment that can't be written to, or a Java without class data sharing, is told and does without.
@@ -41,10 +41,11 @@ def _in_own_process(work: Callable[[], None]) -> int:
 def _fetch() -> None:
     with open_session() as spark:
         jars = (spark.sparkContext.getConf().get("spark.jars") or "").split(",")
-    try:
-        local_jvm.keep_jars(jar for jar in jars if jar)
-    except OSError as error:
-        print(f"nothing can be kept in this environment: {error}", file=sys.stderr)
+        try:
+            local_jvm.compile_log_store(spark)
+            local_jvm.keep_jars([*filter(None, jars), str(local_jvm.log_store_jar())])
+        except OSError as error:
+            print(f"nothing can be kept in this environment: {error}", file=sys.stderr)
 
 
 def _archive() -> None:

@@ -90,7 +90,7 @@ class EngineConfig(Part):
     memory_share: float = Field(0.9, gt=0, le=1)
     threads: int = Field(0, ge=0)
     in_flight: int = Field(64, ge=1)
-    chunk_rows: int = Field(256, ge=1)
+    chunk_rows: int = Field(1024, ge=1)
     chunks_in_flight: int = Field(2, ge=1)
     partitions: int = Field(2, ge=1)
     lease_seconds: float = Field(20.0, gt=2)

@@ -1,7 +1,8 @@
-"""What the JVM of a local session starts with: Delta's jars on its class path, and an archive of the classes it will load.
+"""What the JVM of a local session starts with: Delta's jars and ours on its class path, and an archive of the classes it will load.
 
 Without them each start asks Ivy for the jars, and reads and verifies some 20,000 classes: half of what a short command takes.
-`python -m jobs.prepare` makes both once for an environment, and they lie in it, since they are of no use to another: an archive
+Our jar is one class, which makes a commit to a table in a plain folder exclusive among drivers (`java/LinkLogStore.java`).
+`python -m jobs.prepare` makes all of it once for an environment, and they lie in it, since they are of no use to another: an archive
 counts only for the very jars and the Java it was made with. Java leaves one that doesn't fit alone.
 Class data sharing: https://docs.oracle.com/en/java/javase/17/vm/class-data-sharing.html
 """
@@ -10,12 +11,18 @@ import json
 import re
 import shutil
 import sys
+import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import pyspark
+from pyspark.sql import SparkSession
+
+# Delta asks for the class by this key, for tables of the scheme `file`.
+LOG_STORE_KEY = "spark.delta.logStore.file.impl"
+LOG_STORE = "mart.LinkLogStore"
 
 
 @dataclass(frozen=True)
@@ -23,12 +30,17 @@ class Prepared:
     """What was prepared for this environment.
 
     Attributes:
-        jars: Delta's jars and what they need beyond Spark's own, which are all there.
+        jars: Delta's jars, what they need beyond Spark's own, and ours, which are all there.
         archive: of classes; None where there is none.
     """
 
     jars: tuple[str, ...]
     archive: Path | None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Spark's settings for commits that are exclusive in plain folders; none where an older version was prepared."""
+        return {LOG_STORE_KEY: LOG_STORE} if str(log_store_jar()) in self.jars else {}
 
 
 def home() -> Path:
@@ -44,6 +56,11 @@ def _notes() -> Path:
 def archive_file() -> Path:
     """Where the archive belongs."""
     return home() / "classes.jsa"
+
+
+def log_store_jar() -> Path:
+    """Where our own jar belongs."""
+    return home() / "mart-log-store.jar"
 
 
 def prepared() -> Prepared | None:
@@ -65,20 +82,39 @@ def forget() -> None:
     shutil.rmtree(home().parent, ignore_errors=True)
 
 
-def keep_jars(fetched: Iterable[str]) -> None:
-    """Keep which of the jars that a session fetched are to be on the class path of the next.
+def keep_jars(jars: Iterable[str]) -> None:
+    """Keep which jars are to be on the class path of the next session.
 
     Args:
-        fetched: as `spark.jars` names them, paths or file URLs.
+        jars: what a session fetched, as `spark.jars` names them, paths or file URLs; and what was compiled.
 
     Raises:
         OSError: the environment can't be written to.
     """
     own = {_artifact(jar.name) for jar in (Path(pyspark.__file__).parent / "jars").glob("*.jar")}
-    paths = [jar.removeprefix("file://") for jar in fetched]
+    paths = [jar.removeprefix("file://") for jar in jars]
     # Ours come first on the class path: an older copy of what Spark has would hide Spark's. Ivy puts the group first.
     kept = [path for path in paths if _artifact(Path(path).name.partition("_")[2]) not in own]
     _note(kept, 0)
+
+
+def compile_log_store(spark: SparkSession) -> None:
+    """Compile our one class, with the compiler that Spark has in it, into its jar.
+
+    Args:
+        spark: a session with Delta.
+
+    Raises:
+        OSError: the environment can't be written to.
+    """
+    assert spark._jvm is not None
+    compiler = spark._jvm.org.codehaus.janino.SimpleCompiler()
+    compiler.setParentClassLoader(spark._jvm.java.lang.Thread.currentThread().getContextClassLoader())
+    compiler.cook((Path(__file__).parent / "java" / "LinkLogStore.java").read_text(encoding="utf-8"))
+    home().mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(log_store_jar(), "w") as packed:
+        for name, code in compiler.getBytecodes().items():
+            packed.writestr(f"{name.replace('.', '/')}.class", bytes(code))
 
 
 def keep_archive(written: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from py4j.protocol import Py4JError
+from pyspark.logger import PySparkLogger
 from pyspark.sql import SparkSession
 
 from pipelines import local_jvm
@@ -36,6 +37,9 @@ def spark_session(
         master: Spark master of a session of our own.
         java_options: more of them for the driver of a local session.
     """
+    # What raises an error tells it; pyspark tells it as well, as a page of JSON with Java's stack.
+    for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
+        PySparkLogger.getLogger(name).setLevel(logging.CRITICAL)
     active = SparkSession.getActiveSession()
     if active is not None:
         return active, False
@@ -131,6 +135,7 @@ def _local(builder: Any, scratch: Path | None, java_options: str) -> Any:
         builder = configure_spark_with_delta_pip(builder).config("spark.jars.excludes", "org.apache.*:*")
     else:
         builder = builder.config("spark.driver.extraClassPath", os.pathsep.join(found.jars))
+        builder = builder.config(map=found.settings)
         if found.archive is not None:
             # That another Java or another copy of a jar can't use it is no news for the output of a command.
             java += [f'-XX:SharedArchiveFile="{found.archive}"', "-Xlog:cds=off", "-Xlog:cds+dynamic=off"]

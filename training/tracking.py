@@ -5,8 +5,12 @@ import os
 import threading
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from schemas.manifests import CheckpointManifest, TrainingJob
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +71,7 @@ def _log(
 
     client = MlflowClient(tracking_uri=uri)
     name = job.tracking.experiment if job.tracking else os.environ.get("MLFLOW_EXPERIMENT_NAME", "mart")
-    experiment = client.get_experiment_by_name(name)
-    number = experiment.experiment_id if experiment else client.create_experiment(name)
+    number = _experiment(client, name)
     tags = {
         "mart.checkpoint_id": manifest.checkpoint_id,
         "mart.run_id": manifest.run_id,
@@ -93,3 +96,18 @@ def _log(
     for start in range(0, len(metrics), _BATCH):
         client.log_batch(run, metrics=metrics[start : start + _BATCH])
     client.set_terminated(run)
+
+
+def _experiment(client: "MlflowClient", name: str) -> str:
+    """The id of an experiment, made where there is none; a trainer that runs beside this one may make it first."""
+    from mlflow.exceptions import MlflowException
+
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name))
+        except MlflowException:
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    return str(found.experiment_id)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ import pyspark
 import pytest
 
 from pipelines import local_jvm
-from pipelines.plan import steps_of
+from pipelines.plan import needs, steps_of
 from tests import built
 from tests.e2e.small import ROOT, SMALLEST, Mart
 
@@ -101,7 +102,8 @@ class Cluster:
         # Three JVMs a step on two cores: what they would gain by compiling, they never live to spend. As on a cluster whose
         # nodes have them, Delta's jars are on the class path, and an archive of classes; one submission fetches the jars.
         java, packages, class_path = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC", [], {}
-        found = None if fetches else local_jvm.prepared()
+        found, ours = None if fetches else local_jvm.prepared(), local_jvm.log_store_jar()
+        exclusive = {local_jvm.LOG_STORE_KEY: local_jvm.LOG_STORE} if ours.is_file() else {}
         if found is None:
             delta = importlib.metadata.version("delta-spark")
             scala = f"{'.'.join(pyspark.__version__.split('.')[:2])}_2.13"
@@ -110,6 +112,7 @@ class Cluster:
                 f"io.delta:delta-spark_{scala}:{delta}",
                 "--exclude-packages",
                 "org.apache.*:*",
+                *(["--jars", str(ours)] if ours.is_file() else []),
             ]
         else:
             jars = os.pathsep.join(found.jars)
@@ -117,7 +120,7 @@ class Cluster:
             java += f" -XX:SharedArchiveFile={found.archive}" if found.archive else ""
         settings = {
             "spark.executor.memory": "700m", "spark.driver.memory": "1g", "spark.executor.cores": "2",
-            "spark.cores.max": str(cores), **class_path,
+            "spark.cores.max": str(cores), **class_path, **exclusive,
             "spark.driver.extraJavaOptions": java, "spark.executor.extraJavaOptions": java,
             "spark.sql.shuffle.partitions": "2", "spark.sql.codegen.wholeStage": "false",
             "spark.sql.codegen.factoryMode": "NO_CODEGEN", "spark.ui.enabled": "false",
@@ -150,9 +153,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             "--webui-port",
             str(found.ui),
         )
-        for name in ("one", "two"):
+        # An executor has two cores; the first worker takes two of them, also when the second is gone.
+        for name, cores, memory in (("one", "4", "2g"), ("two", "2", "1g")):
             found.start(
-                name, "worker.Worker", "--host", "127.0.0.1", "--cores", "2", "--memory", "1g",
+                name, "worker.Worker", "--host", "127.0.0.1", "--cores", cores, "--memory", memory,
                 "--webui-port", "0", found.url,
             )  # fmt: skip
         deadline = time.monotonic() + 90
@@ -221,17 +225,37 @@ def finished(cluster: Cluster, scripted: Callable[..., Mart]) -> Round:
     it = scripted(SLOW)
     logs = {"begin": Submission(cluster, it, *it.step_words("begin")).ended()}
     for number in (0, 1):
-        for step in steps_of(it.config(), number):
-            before = _commits(it, "adversarial_prompts")
-            cores = 4 if step.name == "attack" else 2
-            fetches = (number, step.name) == (1, "respond")
-            running = Submission(cluster, it, *it.step_words(step.name), cores=cores, fetches=fetches)
-            if step.name == "attack":
-                running.wait_for(lambda before=before: _commits(it, "adversarial_prompts") > before)  # type: ignore[misc]
-                cluster.kill("two")
-            logs[f"{number} {step.name}"] = running.ended()
+        logs |= {f"{number} {name}": log for name, log in _scheduled(cluster, it, number).items()}
     logs["end"] = Submission(cluster, it, *it.step_words("end")).ended()
     return Round(it, logs, cluster.state()["applications"])
+
+
+def _scheduled(cluster: Cluster, it: Mart, number: int) -> dict[str, str]:
+    """A round's steps as a scheduler runs them, each when all that it builds on has ended, two at a time; their logs."""
+    waiting = list(steps_of(it.config(), number))
+    names = {step.name for step in waiting}
+    running: dict[Future[str], str] = {}
+    logs: dict[str, str] = {}
+    with ThreadPoolExecutor(2) as pool:
+        while waiting or running:
+            free = [step for step in waiting if (needs(step) & names) <= logs.keys()][: 2 - len(running)]
+            for step in free:
+                waiting.remove(step)
+                fetches = (number, step.name) == (1, "respond")
+                running[pool.submit(_submitted, cluster, it, step.name, fetches)] = step.name
+            for ended in wait(running, return_when=FIRST_COMPLETED).done:
+                logs[running.pop(ended)] = ended.result()
+    return logs
+
+
+def _submitted(cluster: Cluster, it: Mart, name: str, fetches: bool) -> str:
+    before = _commits(it, "adversarial_prompts")
+    cores = 4 if name == "attack" else 2
+    running = Submission(cluster, it, *it.step_words(name), cores=cores, fetches=fetches)
+    if name == "attack":
+        running.wait_for(lambda: _commits(it, "adversarial_prompts") > before)
+        cluster.kill("two")
+    return running.ended()
 
 
 def test_a_round_of_submissions_proves_whole(finished: Round, told: Any) -> None:

@@ -1,17 +1,24 @@
-"""A Spark session of our own: what a user is told when its JVM dies, and what its Python workers are spared."""
+"""A Spark session of our own: what a user is told when its JVM dies, how tables are committed, what workers are spared."""
 
 import gc
+import logging
 import subprocess
 import sys
+import threading
 import zipimport
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import AnalysisException
 from pyspark.sql import SparkSession
 
 from pipelines import local_jvm
+from pipelines.lakehouse import Lakehouse
+from schemas.tables import GATE_OVERRIDES
 
 _DYING = """
 import sys
@@ -42,6 +49,57 @@ def test_the_jvm_has_mapped_the_archive_of_classes(spark: SparkSession) -> None:
     assert str(found.archive) in Path(f"/proc/{process.pid}/maps").read_text(), (
         "it doesn't fit this Java and these jars"
     )
+
+
+def test_of_drivers_that_commit_a_version_at_the_same_time_one_does(
+    spark: SparkSession, tmp_path: Path
+) -> None:
+    _need_log_store()
+    jvm, configuration = spark._jvm, spark.sparkContext._jsc.hadoopConfiguration()
+    start = threading.Barrier(4)
+
+    def commit(driver: int, version: int) -> str | None:
+        store, line = jvm.mart.LinkLogStore(configuration), f"driver {driver}"
+        lines = jvm.java.util.ArrayList()
+        lines.add(line)
+        target = jvm.org.apache.hadoop.fs.Path(f"file:{tmp_path}/{version}.json")
+        start.wait()
+        try:
+            store.write(target, lines.iterator(), False, configuration)
+        except Py4JJavaError as error:
+            assert "FileAlreadyExistsException" in str(error.java_exception)
+            return None
+        return line
+
+    with ThreadPoolExecutor(4) as drivers:
+        for version in range(100):
+            told = [line for line in drivers.map(commit, range(4), [version] * 4) if line]
+            assert told == [(tmp_path / f"{version}.json").read_text().strip()]
+    assert len(list(tmp_path.iterdir())) == 100
+
+
+def test_the_tables_of_a_local_session_are_committed_so(lakehouse: Lakehouse) -> None:
+    _need_log_store()
+    lakehouse.ensure([GATE_OVERRIDES])
+    assert lakehouse.folder is not None
+    log = lakehouse.folder / "gate_overrides" / "_delta_log"
+    assert (log / f"{0:020}.json").exists()
+    assert not (log / f".{0:020}.json.crc").exists(), "which Delta's own way leaves"
+
+
+def _need_log_store() -> None:
+    found = local_jvm.prepared()
+    if found is None or not found.settings:
+        pytest.skip("nothing was prepared for this environment: `python -m jobs.prepare`")
+
+
+def test_pyspark_does_not_log_what_is_raised(spark: SparkSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    logged: list[object] = []
+    logger = logging.getLogger("SQLQueryContextLogger")
+    monkeypatch.setattr(logger, "handle", logged.append)
+    with pytest.raises(AnalysisException):
+        spark.sql("SELECT nothing FROM range(1)")
+    assert logged == []
 
 
 def test_a_worker_need_not_go_through_what_it_was_forked_with_for_every_task(spark: SparkSession) -> None:

@@ -143,6 +143,23 @@ def test_a_run_is_logged_to_mlflow_with_its_training_set(sft_job: Any, tmp_path:
     assert used.tags[0].value == manifest.snapshot_root
 
 
+def test_an_experiment_that_another_trainer_makes_first_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db")
+    made = client.create_experiment("rounds")
+    look, seen = client.get_experiment_by_name, []
+
+    def too_early(name: str) -> Any:
+        seen.append(name)
+        return look(name) if len(seen) > 1 else None
+
+    monkeypatch.setattr(client, "get_experiment_by_name", too_early)
+    assert tracking._experiment(client, "rounds") == made
+
+
 def test_a_failing_or_hanging_mlflow_costs_an_error_line_and_bounded_time(
     sft_job: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
