@@ -42,22 +42,30 @@ public class LinkLogStore extends HDFSLogStore {
         java.nio.file.Path draft = commit.resolveSibling("." + commit.getFileName() + "." + UUID.randomUUID() + ".tmp");
         try {
             Files.write(draft, lines, StandardCharsets.UTF_8, new java.nio.file.OpenOption[0]);
-            Files.createLink(commit, draft);
-        } catch (FileAlreadyExistsException error) {
-            // A network file system may repeat a request whose answer was lost, and then finds the link that it has made.
-            if (!isLinked(draft)) {
-                throw error;
+            if (!link(commit, draft)) {
+                super.write(path, lines.iterator(), overwrite, configuration);
             }
-        } catch (UnsupportedOperationException error) {
-            super.write(path, lines.iterator(), overwrite, configuration);
-        } catch (FileSystemException error) {
-            super.write(path, lines.iterator(), overwrite, configuration);
         } finally {
             Files.deleteIfExists(draft);
         }
     }
 
-    private static boolean isLinked(java.nio.file.Path draft) throws IOException {
-        return ((Integer) Files.getAttribute(draft, "unix:nlink", new java.nio.file.LinkOption[0])).intValue() > 1;
+    /** False where the file system has no links. */
+    private static boolean link(java.nio.file.Path commit, java.nio.file.Path draft) throws IOException {
+        try {
+            Files.createLink(commit, draft);
+            return true;
+        } catch (UnsupportedOperationException error) {
+            return false;
+        } catch (FileSystemException error) {
+            // A network file system may repeat a request whose answer was lost, and then finds the link that it has made.
+            if (((Integer) Files.getAttribute(draft, "unix:nlink", new java.nio.file.LinkOption[0])).intValue() > 1) {
+                return true;
+            }
+            if (error instanceof FileAlreadyExistsException) {
+                throw error;
+            }
+            return false;
+        }
     }
 }
