@@ -68,3 +68,12 @@ def test_other_jars_make_an_archive_worthless(tmp_path: Path, jar: Path) -> None
 def test_what_is_forgotten_is_gone(tmp_path: Path, jar: Path) -> None:
     local_jvm.forget()
     assert local_jvm.prepared() is None
+
+
+def test_commits_are_delta_s_own_where_our_jar_was_not_prepared(jar: Path) -> None:
+    found = local_jvm.prepared()
+    assert found is not None and found.settings == {}
+    local_jvm.log_store_jar().touch()
+    local_jvm.keep_jars([str(jar), str(local_jvm.log_store_jar())])
+    found = local_jvm.prepared()
+    assert found is not None and found.settings == {local_jvm.LOG_STORE_KEY: local_jvm.LOG_STORE}
