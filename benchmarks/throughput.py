@@ -37,6 +37,7 @@ from pyspark.sql import functions as F
 
 from benchmarks.adapters import RANK, random_adapters
 from benchmarks.machine import give_result
+from pipelines.config import EngineConfig
 from pipelines.engines import uds
 from pipelines.engines.host import ensure_engine, keep_alive, stop_engine
 from pipelines.engines.launch import engine_arguments, engine_environment
@@ -255,7 +256,7 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=5000)
     parser.add_argument("--few", type=int, default=16, help="rows that tell the fixed cost of a step")
     parser.add_argument("--chunks-in-flight", default="1,2", help="numbers to try")
-    parser.add_argument("--chunk-rows", type=int, default=1024)
+    parser.add_argument("--chunk-rows", type=int, default=EngineConfig().chunk_rows)
     parser.add_argument("--adapters", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=1, help="turns of pipeline and bare server")
     parser.add_argument("--engine-options", default="{}", help="as `engine.options` has them, JSON")

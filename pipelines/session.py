@@ -134,8 +134,8 @@ def _local(builder: Any, scratch: Path | None, java_options: str) -> Any:
         # Hadoop's, Parquet's and log4j's jars, 60 MB, are named by Delta, and Spark has them.
         builder = configure_spark_with_delta_pip(builder).config("spark.jars.excludes", "org.apache.*:*")
     else:
-        builder = builder.config("spark.driver.extraClassPath", os.pathsep.join(found.jars))
-        builder = builder.config(map=found.settings)
+        class_path = {"spark.driver.extraClassPath": os.pathsep.join(found.jars)}
+        builder = builder.config(map=class_path | found.settings)
         if found.archive is not None:
             # That another Java or another copy of a jar can't use it is no news for the output of a command.
             java += [f'-XX:SharedArchiveFile="{found.archive}"', "-Xlog:cds=off", "-Xlog:cds+dynamic=off"]
