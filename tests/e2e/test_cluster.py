@@ -102,8 +102,9 @@ class Cluster:
         # Three JVMs a step on two cores: what they would gain by compiling, they never live to spend. As on a cluster whose
         # nodes have them, Delta's jars are on the class path, and an archive of classes; one submission fetches the jars.
         java, packages, class_path = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC", [], {}
-        found, ours = None if fetches else local_jvm.prepared(), local_jvm.log_store_jar()
-        exclusive = {local_jvm.LOG_STORE_KEY: local_jvm.LOG_STORE} if ours.is_file() else {}
+        prepared = local_jvm.prepared()
+        exclusive = prepared.settings if prepared else {}
+        found = None if fetches else prepared
         if found is None:
             delta = importlib.metadata.version("delta-spark")
             scala = f"{'.'.join(pyspark.__version__.split('.')[:2])}_2.13"
@@ -112,7 +113,7 @@ class Cluster:
                 f"io.delta:delta-spark_{scala}:{delta}",
                 "--exclude-packages",
                 "org.apache.*:*",
-                *(["--jars", str(ours)] if ours.is_file() else []),
+                *(["--jars", str(local_jvm.log_store_jar())] if exclusive else []),
             ]
         else:
             jars = os.pathsep.join(found.jars)
