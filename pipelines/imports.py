@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from pipelines.config import DataConfig, ImportConfig, RunConfig
 from pipelines.errors import ConfigError, DataError, IntegrityError
 from pipelines.functions import import_function
 from pipelines.import_kinds import KINDS, Field, Kind
-from pipelines.lakehouse import Lakehouse, local_frame, quote
+from pipelines.lakehouse import Lakehouse, local_frame, quote, retry_conflicts
 from pipelines.readers import Refusal, Row, Source, excerpt, open_source
 from pipelines.steps.common import union
 from schemas.digests import canonical_json, digest
@@ -371,7 +372,9 @@ def _write(lakehouse: Lakehouse, plan: Plan, source: Source, import_id: str) -> 
         _write_refusals(lakehouse, plan.item.dataset, batch.refusals, import_id, number)
         if fresh:
             note = f"mart import {import_id} batch {number} new {counts[0]} repeated {counts[1]}"
-            _commit(lakehouse, table, plan.item.dataset, fresh, note)
+            retry_conflicts(
+                f"table {table}", partial(_commit, lakehouse, table, plan.item.dataset, fresh, note)
+            )
         rows_in += batch.rows_in
         new += counts[0]
         repeated += counts[1]

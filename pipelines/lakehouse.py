@@ -1,11 +1,14 @@
 """The lakehouse: Delta tables created, checked and migrated from `schemas/`, read at versions, written atomically."""
 
 import logging
+import random
 import re
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,45 @@ _RETENTION = {
     "delta.logRetentionDuration": "interval 3650 days",
 }
 _NAME = re.compile(r"[A-Za-z0-9_\-]+")
+# What Delta calls a commit that it refused for another one: the classes of its exceptions, or their conditions.
+_CONFLICT = re.compile(
+    r"Concurrent\w+Exception|(Metadata|Protocol)ChangedException|DELTA_(CONCURRENT|METADATA_CHANGED|PROTOCOL_CHANGED)"
+)
+_TRIES = 6
+
+
+def is_conflict(error: Exception) -> bool:
+    """Whether Delta refused a commit because another one was made at the same time; nothing of it was written."""
+    # The name comes first; further down an error may quote anything.
+    return _CONFLICT.search(f"{type(error).__name__} {error}"[:300]) is not None
+
+
+def retry_conflicts(
+    what: str, work: Callable[[], object], is_conflict: Callable[[Exception], bool] = is_conflict
+) -> None:
+    """Do what ends in a commit, and again where Delta refused that for another driver's.
+
+    Steps that a scheduler runs side by side, two runs and an import commit to the same tables; Delta takes one of two
+    commits that might have read each other's rows, and leaves it to the other to look again.
+
+    Args:
+        what: the commit, for the log.
+        work: reads what it builds on anew at each call.
+        is_conflict: whether an error is such a refusal.
+
+    Raises:
+        Exception: any other error at once, and a refusal at the sixth try.
+    """
+    for attempt in range(1, _TRIES):
+        try:
+            work()
+            return
+        except Exception as error:
+            if not is_conflict(error):
+                raise
+            log.info("%s: another driver committed at the same time; try %d follows", what, attempt + 1)
+        time.sleep(random.uniform(0.1, 0.2 * 2**attempt))
+    work()
 
 
 def quote(text: str) -> str:
@@ -117,9 +159,22 @@ class Lakehouse:
     def _location(self, table: str) -> str:
         return f" LOCATION {quote(str(self.folder / table))}" if self.folder else ""
 
+    def _commits(self, table: str) -> Iterator[int]:
+        """The versions of a table that is a plain folder; Delta's protocol: a commit is a file `<version, 20 digits>.json`."""
+        if self.folder is not None:
+            files = (self.folder / table / "_delta_log").glob("[0-9]*.json")
+            yield from (int(path.stem) for path in files if path.stem.isdigit())
+
     def _ensure_table(self, table: Table) -> None:
+        def is_being_made(error: Exception) -> bool:
+            begun = self.folder is not None and (self.folder / table.name / "_delta_log").exists()
+            return is_conflict(error) or (begun and "NON_EMPTY_LOCATION" in str(error)[:300])
+
+        retry_conflicts(f"table {table.name}", partial(self._create_or_check, table), is_being_made)
+
+    def _create_or_check(self, table: Table) -> None:
         known = self.spark.catalog.tableExists(self.name(table.name).replace("`", ""))
-        on_disk = self.folder is not None and (self.folder / table.name / "_delta_log").exists()
+        on_disk = any(True for _ in self._commits(table.name))
         if on_disk and not known:
             # The local catalog lives in memory: what an earlier process made is registered by its location.
             self.spark.sql(f"CREATE TABLE {self.name(table.name)} USING DELTA{self._location(table.name)}")
@@ -192,10 +247,8 @@ class Lakehouse:
     def version(self, table: str) -> int:
         """The newest version of a table."""
         self.ready(table)
-        if self.folder is not None:
-            # Delta's protocol: a commit is a file `<version, 20 digits>.json`. Looking takes no query.
-            commits = (self.folder / table / "_delta_log").glob("[0-9]*.json")
-            return max((int(path.stem) for path in commits if path.stem.isdigit()), default=0)
+        if self.folder is not None:  # where looking takes no query
+            return max(self._commits(table), default=0)
         row = self.spark.sql(f"DESCRIBE HISTORY {self.name(table)} LIMIT 1").select("version").head()
         return int(row["version"]) if row else 0
 
@@ -263,14 +316,8 @@ class Lakehouse:
         writer = self.shape(table, frame).write.format("delta").mode("append")
         if once is not None:
             writer = writer.option("txnAppId", once).option("txnVersion", 1)
-        try:
-            writer.saveAsTable(self.name(table))
-        except Exception as error:
-            # Delta raises it for the loser of two commits under one id that were made at the same time. Its name comes first;
-            # further down an error may quote anything.
-            if once is None or "ConcurrentTransaction" not in f"{type(error).__name__} {error}"[:300]:
-                raise
-            log.info("table %s: another process has made commit %s", table, once[:12])
+        # A commit under an id that another process has meanwhile made is refused, and skipped at the next try.
+        retry_conflicts(f"table {table}", lambda: writer.saveAsTable(self.name(table)))
 
     def append_rows(self, table: str, rows: Sequence[Mapping[str, Any]], *, once: str | None = None) -> None:
         """Append rows held by the driver in one commit; no rows, no commit."""
@@ -289,13 +336,9 @@ class Lakehouse:
         condition = " AND ".join(
             f"`{name}` = {value if isinstance(value, int) else quote(value)}" for name, value in scope.items()
         )
-        (
-            self.shape(table, frame)
-            .write.format("delta")
-            .mode("overwrite")
-            .option("replaceWhere", condition)
-            .saveAsTable(self.name(table))
-        )
+        writer = self.shape(table, frame).write.format("delta").mode("overwrite")
+        writer = writer.option("replaceWhere", condition)
+        retry_conflicts(f"table {table}", lambda: writer.saveAsTable(self.name(table)))
 
 
 def _nullable(column: Column) -> Column:

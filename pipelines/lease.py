@@ -11,7 +11,7 @@ from pathlib import Path
 from pyspark.sql import functions as F
 
 from pipelines.errors import ConfigError, RunHeld
-from pipelines.lakehouse import Lakehouse, quote
+from pipelines.lakehouse import Lakehouse, quote, retry_conflicts
 
 log = logging.getLogger(__name__)
 
@@ -67,20 +67,14 @@ class RunLease:
             RunHeld: someone else holds it; says who and until when.
             ConfigError: there is no such run.
         """
-        for attempt in range(1, _TRIES + 1):
+        for _ in range(_TRIES):
             holder, until = self._current()
             if holder not in (None, self.holder) and until > datetime.now(UTC) and not is_dead(holder or ""):
                 raise RunHeld(
                     f"run {self.run_id} is held by {holder} until {until:%Y-%m-%d %H:%M:%S} UTC: "
                     "wait for it to end, or stop it; a holder that died lets go by then"
                 )
-            try:
-                self._write(self.holder, expected=holder)
-            except Exception as error:
-                # Another driver committed in between: look again who holds the run now.
-                if not _is_conflict(error) or attempt == _TRIES:
-                    raise
-                continue
+            self._write(self.holder, expected=holder)
             if self._current()[0] == self.holder:
                 break
         else:
@@ -118,11 +112,13 @@ class RunLease:
         if holder is not None:
             end = datetime.now(UTC) + timedelta(seconds=self.seconds)
             until = f"timestamp_micros({int(end.timestamp() * 1e6)})"
-        self.lakehouse.spark.sql(
+        update = (
             f"UPDATE {self.lakehouse.name('runs')} SET lease_holder = {quote(holder) if holder else 'NULL'}, "
             f"lease_until = {until} WHERE run_id = {quote(self.run_id)} "
             f"AND lease_holder <=> {quote(expected) if expected else 'NULL'}"
         )
+        # Where another driver's commit came first, the next try finds that holder, and changes nothing.
+        retry_conflicts(f"lease of run {self.run_id}", lambda: self.lakehouse.spark.sql(update))
 
     def _renew(self) -> None:
         while not self._stop.wait(self.seconds / 3):
@@ -134,7 +130,3 @@ class RunLease:
                 self._write(self.holder, expected=self.holder)
             except Exception:
                 log.exception("the lease of run %s could not be renewed; trying again", self.run_id)
-
-
-def _is_conflict(error: Exception) -> bool:
-    return "Concurrent" in type(error).__name__ or "Concurrent" in str(error)[:2000]

@@ -1,9 +1,14 @@
 """Tables are made, checked and migrated from `schemas/`, and written so that nothing doubles."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import Column as SparkColumn
+from pyspark.sql import functions as F
 
 from pipelines.errors import ConfigError, SchemaError
 from pipelines.lakehouse import Lakehouse, quote
@@ -117,3 +122,46 @@ def test_a_schema_name_can_hold_no_sql(spark: Any) -> None:
 @pytest.mark.parametrize("text", ["it's", 'a "b"', "back\\slash", "\\' OR 1=1 --", "line\nbreak"])
 def test_a_quoted_text_comes_back_as_it_was(spark: Any, text: str) -> None:
     assert spark.sql(f"SELECT {quote(text)} AS text").head()["text"] == text
+
+
+def test_two_drivers_that_replace_rows_of_one_partition_both_do(lakehouse: Lakehouse, tmp_path: Path) -> None:
+    lakehouse.ensure([SELECTIONS])
+    begun, goes_on = tmp_path / "begun", tmp_path / "goes on"
+
+    def wait() -> None:
+        begun.touch()
+        for _ in range(600):
+            if goes_on.exists():
+                return
+            time.sleep(0.1)
+        raise TimeoutError(f"{goes_on} never came")
+
+    def replaced(response: str, reason: SparkColumn) -> None:
+        row = {
+            "run_id": "r", "round": 1, "prompt_id": "p", "response_id": response, "verdict": "keep", "reason": "x",
+            "theta_s_adv": 0.5, "theta_s_tgt": 0.5, "theta_h_tgt": 0.5,
+        }  # fmt: skip
+        frame = lakehouse.frame("selections", [row]).withColumn("reason", reason)
+        lakehouse.replace("selections", frame, {"run_id": "r", "round": 1, "response_id": response})
+
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(replaced, "a", F.udf(lambda reason: [reason, wait()][0], "string")("reason"))
+        while not begun.exists():
+            assert not first.done()
+            time.sleep(0.05)
+        replaced("b", F.col("reason"))
+        goes_on.touch()
+        first.result()
+    assert {row["response_id"] for row in lakehouse.read("selections").collect()} == {"a", "b"}
+
+
+def test_drivers_that_make_a_table_at_once_all_find_it(lakehouse: Lakehouse) -> None:
+    # Each with a schema of its own in the catalog over one folder, as processes have catalogs of their own.
+    drivers = [
+        Lakehouse(lakehouse.spark, f"{lakehouse.schema}_{name}", lakehouse.folder) for name in ("a", "b", "c")
+    ]
+    with ThreadPoolExecutor(len(drivers)) as pool:
+        for made in [pool.submit(driver.ensure, [GATE_OVERRIDES]) for driver in drivers]:
+            made.result()
+    drivers[0].append_rows("gate_overrides", [_override()])
+    assert drivers[2].read("gate_overrides").count() == 1
