@@ -1,19 +1,20 @@
 """What Spark, Delta and our client cost: the same requests through bare vLLM and through the pipeline to the last commit.
 
-`python -m benchmarks.throughput [--rows N] [--few N] [--chunks-in-flight 1,2] [--chunk-rows N] [--adapters N]
-[--repeat N] [--engine-options JSON] [--without-offline] [--output FILE]`
+`python -m benchmarks.throughput [--rows N] [--slices N] [--few N] [--chunks-in-flight 1,2] [--chunk-rows N] [--adapters N]
+[--engine-options JSON] [--without-offline] [--output FILE]`
 writes N requests (real prompts of the sandbox's world, a seed each, a bare base and random adapters in turn, answers as
 long as they come) and sends exactly these, token for token
 
 - through the pipeline: `ask_all` on a lakehouse of its own, on local Spark; once for each number of chunks in flight, where all but
-  the first ask the same prompts with other seeds;
+  the last ask the same prompts with other seeds;
 - to the same server, by a client of a few lines that keeps as many requests in flight;
 - to the offline `LLM`, all at once.
 
-The first two take turns on one engine, `--repeat` times, each after its prefixes were forgotten; requests of two runs differ in
-their seeds only. A few rows go both ways first: what the pipeline takes longer for these is the fixed cost of a step, and what is
-left of the time beyond it is told as the sustained rate. Ratios are to the bare server in the same turn (the offline `LLM`'s: in the
-first), above 1 is faster.
+A machine's speed moves by more within minutes than what is measured here, so the first two take turns on one engine slice by slice, each
+time in another order and after its prefixes were forgotten; ratios are of the sums over all slices, and those of each slice tell
+the spread. Each slice is a step of its own. A few rows, of one chunk, go both ways in every slice too: what the pipeline takes longer for
+these is the fixed cost of a step, and what is left of the time beyond it is told as the sustained rate. Ratios are to the bare server, above 1 is
+faster; the offline `LLM` runs after all others, at another time.
 As JSON with the machine's description.
 """
 
@@ -25,9 +26,10 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,8 @@ from pipelines.steps.respond import RESPOND
 from sandbox.lexicon import FORBIDDEN
 from sandbox.templates import SEEN_STYLES
 from sandbox.writer import Writer
+
+BARE = "bare server"
 
 
 @dataclass(frozen=True)
@@ -254,11 +258,11 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", type=int, default=5000)
+    parser.add_argument("--slices", type=int, default=3, help="steps that the rows are asked in, in turns")
     parser.add_argument("--few", type=int, default=16, help="rows that tell the fixed cost of a step")
     parser.add_argument("--chunks-in-flight", default="1,2", help="numbers to try")
     parser.add_argument("--chunk-rows", type=int, default=EngineConfig().chunk_rows)
     parser.add_argument("--adapters", type=int, default=1)
-    parser.add_argument("--repeat", type=int, default=1, help="turns of pipeline and bare server")
     parser.add_argument("--engine-options", default="{}", help="as `engine.options` has them, JSON")
     parser.add_argument("--without-offline", action="store_true", help="leave out the offline LLM")
     parser.add_argument("--output", type=Path, help="a JSON file for the result")
@@ -268,8 +272,9 @@ def main() -> int:
     # Two tasks a chunk, each with its own `in_flight`, is what the pipeline keeps up at most.
     held = min(2 * 64 * max(tries), 256)
     ways: dict[str, list[Measured]] = {}
-    small: dict[str, Measured] = {}
-    planned = 0.0
+    planned: list[float] = []
+    fixed: list[float] = []
+    asked: list[GenerationRequest] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         adapters = random_adapters(model.path, folder, options.adapters)
@@ -283,50 +288,65 @@ def main() -> int:
             few, many = prompts(options.few), prompts(options.rows)
             names = _names(adapters)
             pipeline.plan("warm", few, names)
-            pipeline.plan("few", few, names)
             with engine(spec, adapters) as socket:
                 pipeline.ask("warm", spec, adapters, tries[0])  # Spark's workers import what they need
-                small["bare server"] = _uncached(socket, bare_server, socket, pipeline.requests("few"), held)
-                small["pipeline"] = _uncached(socket, pipeline.ask, "few", spec, adapters, tries[0])
-                for turn in range(options.repeat):
+                for at in range(options.slices):
+                    turn: list[tuple[str, Callable[[], Measured]]] = []
                     for number in tries:
-                        run = f"many-{turn}-{number}"
-                        planned = pipeline.plan(run, many, names)
-                        found = _uncached(socket, pipeline.ask, run, spec, adapters, number)
-                        _tell(ways, f"pipeline, {number} in flight", found)
+                        run = f"many-{at}-{number}"
+                        planned.append(pipeline.plan(run, many[at :: options.slices], names))
+                        ask = partial(pipeline.ask, run, spec, adapters, number)
+                        turn.append((f"pipeline, {number} in flight", ask))
                     requests = pipeline.requests(run)
-                    _tell(ways, "bare server", _uncached(socket, bare_server, socket, requests, held))
+                    asked += requests
+                    turn.append((BARE, partial(bare_server, socket, requests, held)))
+                    first = at % len(turn)
+                    for way, ask in turn[first:] + turn[:first]:
+                        _tell(ways, way, _uncached(socket, ask))
+                    run = f"few-{at}"
+                    pipeline.plan(run, few, [None])
+                    alone = _uncached(socket, partial(bare_server, socket, pipeline.requests(run), held))
+                    whole = _uncached(socket, partial(pipeline.ask, run, spec, adapters, tries[0]))
+                    fixed.append(whole.seconds - alone.seconds)
         if not options.without_offline:
-            _tell(ways, "offline LLM", offline(spec, adapters, requests))
-    fixed = small["pipeline"].seconds - small["bare server"].seconds
+            _tell(ways, "offline LLM", offline(spec, adapters, asked))
     figures: dict[str, Any] = {
-        "rows": options.rows, "adapters": options.adapters, "chunk_rows": options.chunk_rows,
-        "seconds_to_plan": round(planned, 2), "fixed_seconds": round(fixed, 2), "ways": {},
+        "rows": options.rows, "slices": options.slices, "adapters": options.adapters, "chunk_rows": options.chunk_rows,
+        "seconds_to_plan": [round(one, 2) for one in planned], "fixed_seconds": [round(one, 2) for one in fixed],
+        "ways": {},
     }  # fmt: skip
-    bare = ways["bare server"]
+    bare = ways[BARE]
     for way, found in ways.items():
         line: dict[str, Any] = {
-            "seconds": [round(one.seconds, 2) for one in found], "rows": found[0].rows, "tokens": found[0].tokens,
-            "tokens_a_second": [round(one.rate, 1) for one in found],
-            "ratios_to_bare_server": [
-                round(one.rate / other.rate, 4) for one, other in zip(found, bare, strict=False)
-            ],
+            "seconds": [round(one.seconds, 2) for one in found], "rows": sum(one.rows for one in found),
+            "tokens": sum(one.tokens for one in found), "tokens_a_second": round(total(found).rate, 1),
+            "ratio_to_bare_server": round(total(found).rate / total(bare).rate, 4),
         }  # fmt: skip
         if way.startswith("pipeline"):
-            line["sustained_ratios_to_bare_server"] = [
-                round(one.tokens / max(one.seconds - fixed, 1e-9) / other.rate, 4)
-                for one, other in zip(found, bare, strict=True)
+            sustained = [
+                replace(one, seconds=one.seconds - cost) for one, cost in zip(found, fixed, strict=True)
+            ]
+            line["sustained_ratio_to_bare_server"] = round(total(sustained).rate / total(bare).rate, 4)
+            line["of_each_slice"] = [
+                round(one.rate / other.rate, 4) for one, other in zip(sustained, bare, strict=True)
             ]
         figures["ways"][way] = line
     give_result("throughput", figures, options.output)
     return 0
 
 
-def _uncached(socket: str, way: Callable[..., Measured], *arguments: Any) -> Measured:
+def total(found: Sequence[Measured]) -> Measured:
+    """All slices together."""
+    return Measured(
+        sum(one.seconds for one in found), sum(one.tokens for one in found), sum(one.rows for one in found)
+    )
+
+
+def _uncached(socket: str, way: Callable[[], Measured]) -> Measured:
     for _ in range(50):  # it refuses while a request's blocks are held, for a moment after its answer
         status, text = uds.call(socket, "POST", "/reset_prefix_cache", {}, timeout=60.0)
         if status == 200 and json.loads(text or "{}").get("success", True):
-            return way(*arguments)
+            return way()
         time.sleep(0.1)
     raise RuntimeError(f"the engine does not forget its prefixes: {text}")
 
