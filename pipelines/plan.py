@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from pipelines.config import RunConfig
 from pipelines.origins import READS
-from pipelines.step import GenerationStep, Step, TrainStep
+from pipelines.step import CurateStep, GenerationStep, Step, TrainStep
 from pipelines.steps.attack import ATTACK
 from pipelines.steps.curate import (
     CURATE_ADVERSARY,
@@ -112,18 +112,25 @@ def needs(step: Step) -> set[str]:
 
 
 def side_by_side(steps: Sequence[Step]) -> list[list[Step]]:
-    """The steps in order, and together those that may run at a time: they ask an engine, and none builds on another.
+    """The steps in order, and together those that may run at a time, none of which builds on another.
 
-    What a step spends before its first request and after its last answer hides behind the requests of the others.
+    These are steps that ask an engine, where what one spends before its first request and after its last answer hides behind
+    the requests of the others; and a training with the curation that comes next, which hides behind it.
     """
     groups: list[list[Step]] = []
     for step in steps:
-        beside = groups[-1] if groups and isinstance(groups[-1][0], GenerationStep) else []
-        if beside and isinstance(step, GenerationStep) and not needs(step) & {item.name for item in beside}:
+        beside = groups[-1] if groups else []
+        if beside and _hides(step, beside) and not needs(step) & {item.name for item in beside}:
             beside.append(step)
         else:
             groups.append([step])
     return groups
+
+
+def _hides(step: Step, beside: Sequence[Step]) -> bool:
+    if isinstance(step, GenerationStep):
+        return isinstance(beside[0], GenerationStep)
+    return isinstance(step, CurateStep) and [type(item) for item in beside] == [TrainStep]
 
 
 def steps_of(config: RunConfig, round: int) -> tuple[Step, ...]:

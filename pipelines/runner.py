@@ -5,8 +5,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
@@ -128,38 +128,43 @@ class Runner:
         """
         for group in side_by_side(steps_of(self.config, round)):
             left = [step for step in group if not self.history.is_done(round, step.name)]
-            if len(left) > 1 and self._is_ready_for_several(round):
+            if len(left) > 1 and self._is_ready_for_several(left, round):
                 self._run_together(left, round)
             else:
                 for step in group:
                     self.run_step(step, round)
 
-    def _is_ready_for_several(self, round: int) -> bool:
+    def _is_ready_for_several(self, steps: Sequence[Step], round: int) -> bool:
         """Have ready, once, what each step would otherwise find missing and make; False where they must take turns."""
         engine = self.config.engine
-        if engine.backend == "transformers" or engine.serving == "merged":
+        ask = any(isinstance(step, GenerationStep) for step in steps)
+        if ask and (engine.backend == "transformers" or engine.serving == "merged"):
             return False  # each would load a model
         try:
             self._check_lease()
             self.context(round)
-            self._start_engine(self.generator_spec)
+            if ask:
+                self._start_engine(self.generator_spec)
         except MartError:
             return False  # the step that meets it again has it on record
         return True
 
     def _run_together(self, steps: Sequence[Step], round: int) -> None:
-        with ThreadPoolExecutor(len(steps), thread_name_prefix="step") as pool:
-            running = [pool.submit(self.run_step, step, round) for step in steps]
+        """Run the first step here, where an interruption ends it, and the others in threads."""
+        with ThreadPoolExecutor(len(steps) - 1, thread_name_prefix="step") as pool:
+            others = [pool.submit(self.run_step, step, round) for step in steps[1:]]
             try:
-                wait(running)
+                self.run_step(steps[0], round)
+                wait(others)
+            except Exception:
+                _log_failed(others)
+                raise
             except BaseException:
                 self._stopping.set()
                 raise
-        errors = [error for error in (future.exception() for future in running) if error is not None]
-        for error in errors[1:]:
-            log.error("another step beside it failed as well", exc_info=error)
-        if errors:
-            raise errors[0]
+        if failed := [other for other in others if other.exception() is not None]:
+            _log_failed(failed[1:])
+            failed[0].result()
 
     def _before_chunk(self, endpoint: TargetEndpointConfig | None) -> None:
         if self._stopping.is_set():
@@ -635,3 +640,9 @@ class Runner:
         row = checkpoint_row(self.artifacts, order, manifest, version, source)
         self.lakehouse.append_rows("checkpoints", [row], once=digest(["checkpoint", checkpoint_id]))
         return self._written("checkpoints", {"checkpoint_id": checkpoint_id})
+
+
+def _log_failed(others: Iterable[Future[None]]) -> None:
+    for other in others:
+        if (error := other.exception()) is not None:
+            log.error("another step beside it failed as well", exc_info=error)

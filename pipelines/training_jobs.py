@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -316,10 +317,13 @@ class Trainers:
     def __init__(self, tracking_uri: str = "") -> None:
         self._tracking_uri = tracking_uri
         self._process: subprocess.Popen[str] | None = None
+        self._starting = threading.Lock()
 
     def start(self) -> None:
         """Have the process started, unless it is; comes back at once."""
-        if self._process is None or self._process.poll() is not None:
+        with self._starting:
+            if self._process is not None and self._process.poll() is None:
+                return
             # It ends with this process and sees to that itself, for a fork of a process that talks to Spark's JVM must
             # run no Python.
             self._process = subprocess.Popen(

@@ -18,10 +18,20 @@ def test_steps_side_by_side_are_all_steps_in_order_and_none_needs_another(round:
         assert not {name for step in group for name in needs(step)} & {step.name for step in group}
 
 
-def test_the_first_evaluations_of_a_round_run_side_by_side() -> None:
-    groups = side_by_side(steps_of(load_config(config_path("sandbox")), 1))
+@pytest.mark.parametrize(
+    ("round", "expected"),
+    [
+        (0, [["train_helpfulness", "curate_warm_target"], ["train_warm_target", "curate_warm_adversary"]]),
+        (1, [["train_adversary", "curate_target"]]),
+    ],
+)
+def test_evaluations_run_side_by_side_and_curation_beside_the_training_before_it(
+    round: int, expected: list[list[str]]
+) -> None:
+    groups = side_by_side(steps_of(load_config(config_path("sandbox")), round))
     assert [[step.name for step in group] for group in groups if len(group) > 1] == [
-        ["evaluate_reference", "evaluate_target", "evaluate_adversary"]
+        *expected,
+        ["evaluate_reference", "evaluate_target", "evaluate_adversary"],
     ]
 
 
