@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pyspark.sql import Row
 from pyspark.sql import functions as F
 
 from pipelines.config import RunConfig
@@ -32,7 +33,7 @@ def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str,
     keep_missing_origins(lakehouse)
     if is_local(lakehouse.spark):  # elsewhere the nodes have the keys that ask, and the driver need not
         check_keys(config)
-    row = lakehouse.read("runs").where(F.col("run_id") == run_id).head()
+    row = _run(lakehouse, run_id)
     if row is None:
         if fork and not History(lakehouse, fork[0]).is_done(fork[1], steps_of(config, fork[1])[-1].name):
             raise ConfigError(
@@ -40,7 +41,7 @@ def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str,
                 "`mart status` shows how far it is"
             )
         if fork:
-            parent = lakehouse.read("runs").where(F.col("run_id") == fork[0]).head()
+            parent = _run(lakehouse, fork[0])
             before = json.loads(parent["config"]) if parent else {}
             _check_same_target(config, fork[0], before)
             _check_same_methods(config, fork[0], before)
@@ -59,13 +60,17 @@ def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str,
             ],
             once=digest(["begin", run_id]),
         )
-        return
-    if row["config_digest"] != config.digest:
+        row = _run(lakehouse, run_id)  # of another driver, where that was first
+    if row is not None and row["config_digest"] != config.digest:
         changed = _differences(json.loads(row["config"]), config.effective)
         raise ConfigError(
             f"run {run_id} was begun with other settings: {'; '.join(changed)}. Give it another --run-id, or fork it: "
             f"mart run --fork {run_id}@ROUND --set …"
         )
+
+
+def _run(lakehouse: Lakehouse, run_id: str) -> Row | None:
+    return lakehouse.read("runs").where(F.col("run_id") == run_id).head()
 
 
 def _check_same_target(config: RunConfig, parent: str, before: Mapping[str, Any]) -> None:

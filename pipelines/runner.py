@@ -317,7 +317,9 @@ class Runner:
             )
             if (row["scorer_digest"], row["name"]) not in have
         ]
-        self.lakehouse.append_rows("scorers", rows)
+        # Steps that a scheduler runs side by side may all be the first to look.
+        entered = sorted((row["scorer_digest"], row["name"]) for row in rows)
+        self.lakehouse.append_rows("scorers", rows, once=digest(["scorers", self.run_id, entered]))
         return specs
 
     def _reward_checkpoint(self, aspect: str) -> str | None:
