@@ -1,6 +1,6 @@
 """How selection, duplicate removal and the closure of a checkpoint grow with the data: synthetic tables of several sizes.
 
-`python -m benchmarks.curation [--rows 10000,100000,1000000] [--output FILE]` makes, for each size N, tables in which a fifth
+`python -m benchmarks.curation [--rows 10000,100000,1000000] [--compiled] [--output FILE]` makes, for each size N, tables in which a fifth
 of the texts stand in clusters of three (a text, its copy, a near-copy), and times
 
 - `select`: the verdicts on N answers by two judges (`pipelines.steps.select`);
@@ -250,18 +250,28 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", default="10000,100000,1000000", help="sizes")
+    parser.add_argument(
+        "--compiled",
+        action="store_true",
+        help="have Spark and Java compile what they run, as on a cluster; on one machine `mart` has them interpret it, "
+        "since a round there is many queries over small tables",
+    )
     parser.add_argument("--output", type=Path, help="a JSON file for the result")
     options = parser.parse_args()
     sizes = sorted(int(rows) for rows in options.rows.split(","))
     with tempfile.TemporaryDirectory() as name:
         lines = []
-        with open_session(Path(name) / "scratch") as spark:
+        java = "-XX:TieredStopAtLevel=4" if options.compiled else ""
+        with open_session(Path(name) / "scratch", java_options=java) as spark:
+            if options.compiled:
+                spark.conf.set("spark.sql.codegen.wholeStage", "true")
+                spark.conf.set("spark.sql.codegen.factoryMode", "FALLBACK")
             for rows in sizes:
                 made = Made(spark, Path(name), rows)
                 if not lines:
                     measure(made)  # thrown away: whatever is done for the first time takes longer
                 lines.append(measure(made))
-    figures: dict[str, Any] = {"sizes": lines}
+    figures: dict[str, Any] = {"compiled": options.compiled, "sizes": lines}
     if len(sizes) > 1:
         span = math.log(sizes[-1] / sizes[0])
         figures["exponent"] = {
