@@ -186,7 +186,7 @@ class EngineDirectory:
         """The last lines of the server's log."""
         try:
             with self.log_path.open("rb") as stream:
-                stream.seek(max(0, self.log_path.stat().st_size - 65536))
+                stream.seek(max(0, self.log_path.stat().st_size - 2**18))
                 text = stream.read().decode("utf-8", "replace")
         except OSError:
             return ""

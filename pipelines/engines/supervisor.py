@@ -29,8 +29,10 @@ _POLL_SECONDS = 0.25
 _GRACE_SECONDS = 3.0
 # Looking for progress reads all of /proc; a start takes minutes.
 _PROGRESS_SECONDS = 1.0
+# An assertion that says nothing is told by the line of source before its name.
 _DECISIVE = re.compile(
-    r"\b\w*(?:Error|Exception|Exit)\b:|error:|out of memory|Killed|unrecognized arguments", re.IGNORECASE
+    r"\b\w*(?:Error|Exception|Exit)\b(?::|$)|\bassert |error:|out of memory|Killed|unrecognized arguments",
+    re.IGNORECASE,
 )
 _UNTELLING = re.compile(
     r"Engine core initialization failed|See root cause|Traceback|resource_tracker", re.IGNORECASE
@@ -190,7 +192,7 @@ class Supervisor:
         while not self.stopping:
             if warden.poll() is not None:
                 what = "died" if self.record.state == "ready" else "did not start"
-                return f"the engine {what}: {decisive_lines(self.directory.log_tail(lines=200))}"
+                return f"the engine {what}: {decisive_lines(self.directory.log_tail(lines=1000))}"
             if lease.unchanged_for(self._lease_time()) > self.plan.lease_seconds:
                 _log.info("nobody renewed the lease for %.0f s: ending the engine", self.plan.lease_seconds)
                 return ""

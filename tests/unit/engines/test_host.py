@@ -19,6 +19,7 @@ from pipelines.engines.host import (
     stop_engine,
 )
 from pipelines.engines.processes import find, is_alive, kill_group, members
+from pipelines.engines.supervisor import decisive_lines
 from pipelines.engines.uds import is_healthy
 from pipelines.errors import EngineError
 
@@ -133,6 +134,20 @@ def test_a_start_that_fails_says_why(make_spec):
         ensure_engine(make_spec("broken"))
     assert "server.log" in str(caught.value)
     assert "Traceback" not in str(caught.value)
+
+
+def test_an_assertion_without_words_is_told_by_its_source():
+    theirs = ["assert blocks > 0", "       ^^^^^^^^^^", "AssertionError"]
+    ours = [
+        "Traceback (most recent call last):",
+        *["  File 'api_server.py', line 1, in main", "    serve()"] * 3,
+    ]
+    last = "RuntimeError: Engine core initialization failed. See root cause above."
+    log = "\n".join([*(f"(EngineCore pid=7) ERROR [core.py:1510] {line}" for line in theirs), *ours, last])
+    told = decisive_lines(log)
+    assert "assert blocks > 0" in told
+    assert "AssertionError" in told
+    assert "serve()" not in told
 
 
 def test_a_start_that_stands_still_is_given_up(make_spec):
