@@ -13,11 +13,12 @@ def shingles(text: Column) -> Column:
     """The distinct word 3-grams of a text as hashes; a text of fewer words is one shingle of itself."""
 
     def of(words: Column) -> Column:
-        starts = F.sequence(F.lit(1), F.greatest(F.size(words) - 2, F.lit(1)))
-        return F.transform(starts, lambda start: F.xxhash64(F.array_join(F.slice(words, start, 3), " ")))
+        starts = F.sequence(F.lit(0), F.greatest(F.size(words) - 3, F.lit(0)))
+        return F.transform(starts, lambda start: F.xxhash64(*(F.get(words, start + at) for at in range(3))))
 
-    # A lambda's argument is computed once; what stands inside one is computed for every gram.
-    return F.array_distinct(F.transform(F.array(F.split(normalised(text), " ")), of)[0])
+    # A lambda's argument is computed once; what stands inside one is computed for every gram. So each word is hashed once.
+    words = F.transform(F.split(normalised(text), " "), lambda word: F.xxhash64(word))
+    return F.array_distinct(F.transform(F.array(words), of)[0])
 
 
 def with_prefix(frame: DataFrame, text: str, threshold: float) -> DataFrame:
