@@ -41,8 +41,10 @@ $(STAMP): $(PINS) pyproject.toml pipelines/java/LinkLogStore.java | preflight
 sandbox: preflight $(STAMP) ## four rounds on the embedded sandbox, with a summary at the end
 	$(BIN)/mart run --config conf/sandbox.yaml $(ARGS)
 
-test: lint ## lint, types, import contract, and every test but the long kills of make e2e
-	$(BIN)/python -m pytest $(ARGS)
+# Lint runs beside the first tests, which leave a core to it; what it finds is printed at once, and counts at the end.
+test: $(STAMP) ## lint, types, import contract, and every test but the long kills of make e2e
+	@$(MAKE) --no-print-directory lint & lint=$$!; $(BIN)/python -m pytest $(ARGS); tests=$$?; \
+		wait $$lint || { echo "make lint failed: see above" >&2; exit 1; }; exit $$tests
 
 lint: $(STAMP) ## style, types and the import contract
 	$(BIN)/ruff format --check .
