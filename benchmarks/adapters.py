@@ -29,21 +29,27 @@ MODULES = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down
 def random_adapters(base: str, folder: Path, count: int) -> list[Adapter]:
     """Adapters of small random numbers, so that the model still talks and each says something else."""
     import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM
+    from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+    from safetensors.torch import save_file
+    from transformers import AutoConfig, AutoModelForCausalLM
 
+    with torch.device("meta"):  # of the base only the shapes count
+        whole = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base))
+    wanted = LoraConfig(r=RANK, lora_alpha=RANK, target_modules=MODULES, task_type="CAUSAL_LM")
+    model = get_peft_model(whole, wanted)
+    shapes = {name: tensor.shape for name, tensor in get_peft_model_state_dict(model).items()}
     found = []
     for index in range(count):
         torch.manual_seed(index)
-        model = get_peft_model(
-            AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32),
-            LoraConfig(r=RANK, lora_alpha=RANK, target_modules=MODULES, task_type="CAUSAL_LM"),
-        )
-        for name, parameter in model.named_parameters():
-            if "lora_B" in name:
-                torch.nn.init.normal_(parameter, std=0.005)
+        # A of the size that PEFT draws it in; its B would be zeros.
+        weights = {
+            name: torch.randn(shape) * (0.005 if "lora_B" in name else (3 * shape[1]) ** -0.5)
+            for name, shape in shapes.items()
+        }
         path = folder / f"adapter-{index}"
-        model.save_pretrained(path)
+        path.mkdir()
+        save_file(weights, path / "adapter_model.safetensors")
+        model.peft_config["default"].save_pretrained(path)
         found.append(Adapter(f"adapter-{index}", str(path)))
     return found
 

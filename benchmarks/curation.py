@@ -239,8 +239,8 @@ def measure(made: Made) -> dict[str, Any]:
         started = time.perf_counter()
         found = work()
         line[work.__name__] = {"seconds": round(time.perf_counter() - started, 2), "found": found}
+        print(f"{made.rows} rows:", work.__name__, line[work.__name__], file=sys.stderr, flush=True)
     line["peak_gib"] = round(_peak_gib(made.spark), 2)
-    print(json.dumps(line), file=sys.stderr, flush=True)
     return line
 
 
@@ -266,6 +266,7 @@ def main() -> int:
             if options.compiled:
                 spark.conf.set("spark.sql.codegen.wholeStage", "true")
                 spark.conf.set("spark.sql.codegen.factoryMode", "FALLBACK")
+                spark.conf.set("spark.sql.shuffle.partitions", "200")  # Spark's default
             for rows in sizes:
                 made = Made(spark, Path(name), rows)
                 if not lines:

