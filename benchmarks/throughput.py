@@ -18,9 +18,7 @@ these is the fixed cost of a step, and what is left of the time beyond it is tol
 faster; the offline `LLM` runs after all others, at another time.
 As JSON with the machine's description.
 
-A GPU wants more at a time than these two cores: `--sequences 256 --in-flight 64 --partitions 4 --chunk-rows 2048`. What a model
-says does not matter here, so that one of any size can be measured without its weights: a folder with config.json and a
-tokenizer, and `--engine-options '{"server_args": {"load-format": "dummy"}}'`.
+A GPU wants a larger model and more at a time than two cores: `--model DIR --sequences 256 --partitions 4 --chunk-rows 2048`.
 """
 
 import argparse
@@ -53,7 +51,7 @@ from pipelines.engines.protocol import Adapter, GenerationRequest, GeneratorSpec
 from pipelines.engines.vllm import VllmGenerator
 from pipelines.generation import Ask, ask_all, chunks_of, write_requests
 from pipelines.lakehouse import Lakehouse, local_frame
-from pipelines.models import LocalModel, local_model
+from pipelines.models import local_model
 from pipelines.prompts import messages_json, target_messages
 from pipelines.session import open_session
 from pipelines.step import PLAN_SCHEMA, GenerationStep
@@ -61,7 +59,6 @@ from pipelines.steps.respond import RESPOND
 from sandbox.lexicon import FORBIDDEN
 from sandbox.templates import SEEN_STYLES
 from sandbox.writer import Writer
-from schemas.digests import file_sha256
 
 BARE = "bare server"
 # Tokens that an answer may take, one drawn for each row: nearly all take them all. They are the middles of the tenths of what people
@@ -293,7 +290,7 @@ def main() -> int:
     parser.add_argument("--without-offline", action="store_true", help="leave out the offline LLM")
     parser.add_argument("--output", type=Path, help="a JSON file for the result")
     options = parser.parse_args()
-    model = _model(options.model)
+    model = local_model(options.model)
     tries = [int(number) for number in options.chunks_in_flight.split(",")]
     # What the pipeline keeps up at most: each task of a chunk has its own.
     held = options.partitions * options.in_flight * max(tries)
@@ -361,14 +358,6 @@ def main() -> int:
         figures["ways"][way] = line
     give_result("throughput", figures, options.output)
     return 0
-
-
-def _model(source: str) -> LocalModel:
-    """A model; one without weights, whose engine is to make them up, goes by its configuration."""
-    folder = Path(source)
-    if (folder / "config.json").is_file() and not list(folder.glob("*.safetensors")):
-        return LocalModel(source, str(folder.resolve()), file_sha256(folder / "config.json"))
-    return local_model(source)
 
 
 def total(found: Sequence[Measured]) -> Measured:
