@@ -79,6 +79,9 @@ def engine_arguments(spec: GeneratorSpec) -> dict[str, Any]:
     budget, and a preempted request comes back the same way), given a budget of at least one longest prompt.
 
     `options["compile"]` compiles the model on the CPU as well.
+
+    Raises:
+        ConfigError: adapters in a number format that they can't be served in.
     """
     arguments: dict[str, Any] = {
         "model": spec.model,
@@ -101,6 +104,12 @@ def engine_arguments(spec: GeneratorSpec) -> dict[str, Any]:
         arguments["block_size"] = 32
         arguments["enforce_eager"] = not spec.options.get("compile", False)
     if spec.max_adapters:
+        if has_gpu() and spec.dtype == "float32":
+            # vllm/lora/ops/triton_ops/lora_shrink_op.py asserts it, without a word, minutes into the start.
+            raise ConfigError(
+                "engine.dtype is float32, and vLLM's kernels for adapters on a GPU take 16 bits only; set it to auto, bfloat16 or "
+                "float16, or engine.serving to merged"
+            )
         arguments["enable_lora"] = True
         arguments["max_loras"] = spec.max_adapters
         arguments["max_cpu_loras"] = 2 * spec.max_adapters
