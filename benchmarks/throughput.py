@@ -41,7 +41,7 @@ import aiohttp
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
-from benchmarks.adapters import RANK, random_adapters
+from benchmarks.adapters import MODULES, RANK, random_adapters
 from benchmarks.machine import give_result
 from pipelines.config import EngineConfig
 from pipelines.engines import uds
@@ -303,7 +303,8 @@ def main() -> int:
         adapters = random_adapters(model.path, folder, options.adapters)
         spec = GeneratorSpec(
             "vllm", model.path, model.digest, max_model_len=512, max_num_seqs=options.sequences, owner="benchmark",
-            home=str(folder / "home"), max_adapters=max(1, options.adapters), max_lora_rank=RANK, memory_share=options.memory_share,
+            home=str(folder / "home"), max_adapters=max(1, options.adapters), max_lora_rank=RANK, lora_modules=tuple(MODULES),
+            memory_share=options.memory_share,
             options={"in_flight": options.in_flight, "server_env": {"VLLM_SERVER_DEV_MODE": "1"}, **json.loads(options.engine_options)},
         )  # fmt: skip
         with open_session(folder / "scratch") as spark:

@@ -476,6 +476,20 @@ class RunConfig(Part):
             if settings
         ]
 
+    def lora_modules(self) -> tuple[str, ...]:
+        """The modules that any adapter of a run changes, sorted."""
+        return tuple(
+            sorted(
+                {
+                    module
+                    for role in (self.adversary, self.target)
+                    for settings in (role.settings, role.warm_settings)
+                    if settings
+                    for module in settings.target_modules
+                }
+            )
+        )
+
     def endpoint_of(self, role: str) -> TargetEndpointConfig | None:
         """Where a role's model is asked if it is hosted; None where an engine of our own serves it."""
         return self.target.endpoint if role == "target" else None

@@ -267,6 +267,7 @@ class Runner:
             memory_share=engine.memory_share,
             max_adapters=4 if lora else 0,
             max_lora_rank=max(engine.max_lora_rank, *self.config.lora_ranks()),
+            lora_modules=self.config.lora_modules(),
             options={**engine.options, "in_flight": engine.in_flight},
         )
 

@@ -114,6 +114,10 @@ def engine_arguments(spec: GeneratorSpec) -> dict[str, Any]:
         arguments["max_loras"] = spec.max_adapters
         arguments["max_cpu_loras"] = 2 * spec.max_adapters
         arguments["max_lora_rank"] = lora_rank(spec.max_lora_rank)
+        if spec.lora_modules:
+            # What no adapter changes is left as it is. Above all the head: with it, vLLM's kernels on a GPU read and write beyond
+            # the rows of `prompt_logprobs` that they were given (vllm issue 51594, pull request 53842).
+            arguments["lora_target_modules"] = list(spec.lora_modules)
     return arguments
 
 
@@ -132,6 +136,8 @@ def vllm_command(spec: GeneratorSpec, socket: str) -> list[str]:
             continue
         if isinstance(value, bool):
             command.append(f"--{name}" if value else f"--no-{name}")
+        elif isinstance(value, list):
+            command += [f"--{name}", *(str(part) for part in value)]
         else:
             command += [f"--{name}", str(value)]
     return command

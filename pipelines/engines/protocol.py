@@ -35,6 +35,7 @@ class GeneratorSpec:
         kv_cache_gib: size of the KV cache on the CPU, GiB.
         threads: CPU threads of the engine; 0 takes all cores.
         max_adapters, max_lora_rank: adapters in flight at a time and their largest rank; 0 serves no adapter.
+        lora_modules: what adapters may change, by the last part of a module's name; all that vLLM can wrap where empty.
         serves: `answers`, or `verdicts` of a sequence classifier by vLLM's pooling runner.
         alone: no other engine of the owner that serves the same stays on the device: it is ended before this one starts.
         owner: run and user that may use the engine; no other adopts it.
@@ -54,6 +55,7 @@ class GeneratorSpec:
     threads: int = 0
     max_adapters: int = 0
     max_lora_rank: int = 16
+    lora_modules: tuple[str, ...] = ()
     serves: Literal["answers", "verdicts"] = "answers"
     alone: bool = False
     owner: str = ""

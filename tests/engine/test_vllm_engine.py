@@ -50,6 +50,7 @@ def spec(tiny_model: Path, tmp_path_factory):
         kv_cache_gib=0.25,
         max_adapters=3,
         max_lora_rank=8,
+        lora_modules=("down_proj", "q_proj", "v_proj"),
         owner="test",
         home=str(tmp_path_factory.mktemp("home")),
         lease_seconds=15.0,

@@ -1,11 +1,12 @@
 """What a vLLM server is started with."""
 
 from dataclasses import replace
+from itertools import takewhile
 
 import pytest
 
 from pipelines.engines import launch
-from pipelines.engines.launch import engine_arguments
+from pipelines.engines.launch import engine_arguments, vllm_command
 from pipelines.engines.protocol import GeneratorSpec
 from pipelines.errors import ConfigError
 
@@ -29,3 +30,10 @@ def test_what_can_be_served_keeps_its_format(
     monkeypatch.setattr(launch, "has_gpu", lambda: gpu)
     spec = replace(ADAPTERS, **change)  # type: ignore[arg-type]
     assert engine_arguments(spec)["dtype"] == spec.dtype
+
+
+def test_only_modules_that_adapters_change_are_wrapped() -> None:
+    command = vllm_command(replace(ADAPTERS, lora_modules=("q_proj", "v_proj")), "socket")
+    after = command[command.index("--lora-target-modules") + 1 :]
+    assert list(takewhile(lambda word: not word.startswith("--"), after)) == ["q_proj", "v_proj"]
+    assert "--lora-target-modules" not in vllm_command(ADAPTERS, "socket")
