@@ -467,27 +467,22 @@ class RunConfig(Part):
             raise ValueError(f"judges need names of their own, apart from the reward models': {names}")
         return self
 
-    def lora_ranks(self) -> list[int]:
-        """The ranks of all adapters that a run trains."""
+    def _adapter_settings(self) -> list[SftSettings]:
         return [
-            settings.lora_rank
+            settings
             for role in (self.adversary, self.target)
             for settings in (role.settings, role.warm_settings)
             if settings
         ]
 
+    def lora_ranks(self) -> list[int]:
+        """The ranks of all adapters that a run trains."""
+        return [settings.lora_rank for settings in self._adapter_settings()]
+
     def lora_modules(self) -> tuple[str, ...]:
         """The modules that any adapter of a run changes, sorted."""
         return tuple(
-            sorted(
-                {
-                    module
-                    for role in (self.adversary, self.target)
-                    for settings in (role.settings, role.warm_settings)
-                    if settings
-                    for module in settings.target_modules
-                }
-            )
+            sorted({name for settings in self._adapter_settings() for name in settings.target_modules})
         )
 
     def endpoint_of(self, role: str) -> TargetEndpointConfig | None:
