@@ -41,9 +41,12 @@ $(STAMP): $(PINS) pyproject.toml pipelines/java/LinkLogStore.java | preflight
 sandbox: preflight $(STAMP) ## four rounds on the embedded sandbox, with a summary at the end
 	$(BIN)/mart run --config conf/sandbox.yaml $(ARGS)
 
-# Lint runs beside the first tests, which leave a core to it; what it finds is printed at once, and counts at the end.
+# Most tests wait half of their time: for a JVM, an engine, a trainer to start. Two files at a time, begun in their order, the longest first.
+SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
+
+# Lint runs beside the first tests; what it finds is printed at once, and counts at the end.
 test: $(STAMP) ## lint, types, import contract, and every test but the long kills of make e2e
-	@$(MAKE) --no-print-directory lint & lint=$$!; $(BIN)/python -m pytest $(ARGS); tests=$$?; \
+	@$(MAKE) --no-print-directory lint & lint=$$!; $(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS); tests=$$?; \
 		wait $$lint || { echo "make lint failed: see above" >&2; exit 1; }; exit $$tests
 
 lint: $(STAMP) ## style, types and the import contract
