@@ -77,8 +77,3 @@ def mean_half_width(deviation: float, n: int) -> float:
         n: items.
     """
     return _Z * deviation / math.sqrt(n) if n > 1 else 0.0
-
-
-def youden(false_alarm: float, miss: float) -> float:
-    """Youden's J of a judge, in [-1, 1]: 0 tells nothing, 1 is never wrong."""
-    return 1.0 - false_alarm - miss

@@ -160,7 +160,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
                 name, "worker.Worker", "--host", "127.0.0.1", "--cores", cores, "--memory", memory,
                 "--webui-port", "0", found.url,
             )  # fmt: skip
-        deadline = time.monotonic() + 90
+        deadline = time.monotonic() + 240
         while found.state()["workers"] < 2:
             assert time.monotonic() < deadline, (folder / "master" / "log").read_text()
             time.sleep(0.2)

@@ -298,6 +298,7 @@ def _scorers() -> list[Row]:
                     "model": f"model of {name}",
                     "checkpoint_id": checkpoint,
                     "selects": name != "truth",
+                    "heldout_metrics": '{"heldout_temperature": 2.0}' if name == "safety" else None,
                 }
             )
     return rows

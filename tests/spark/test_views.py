@@ -182,6 +182,18 @@ def test_score_percentiles_are_exact_and_by_purpose(lake: Lakehouse) -> None:
     assert rows(lake, "score_percentiles", "n", where="round = 2 AND purpose = 'evaluation'") == []
 
 
+def test_calibrated_scores_are_at_the_temperature_of_the_held_out_labels(lake: Lakehouse) -> None:
+    where = "run_id = 'run-a' AND round = 1 AND step = 'score' AND response_id IN ('ra1', 'ra2')"
+    found = rows(lake, "calibrated_scores", "response_id", "scorer", "value", "calibrated", where=where)
+    # 0.2 has odds of 1/4, whose square root is 1/2; 0.85 has odds of 17/3.
+    assert sorted(found) == [
+        ("ra1", "helpfulness", 0.9, 0.9),
+        ("ra1", "safety", 0.2, pytest.approx(1 / 3)),
+        ("ra2", "helpfulness", 0.7, 0.7),
+        ("ra2", "safety", 0.85, pytest.approx((17 / 3) ** 0.5 / (1 + (17 / 3) ** 0.5))),
+    ]
+
+
 def test_threshold_sweep_moves_one_threshold_at_a_time(lake: Lakehouse) -> None:
     found = rows(lake, "threshold_sweep", "threshold", "value", "rows_kept", "attacks", where="round = 1")
     assert found == [
