@@ -13,6 +13,7 @@ from jobs.place import Place
 from jobs.summary import summary
 from pipelines.beginning import begin
 from pipelines.config import RunConfig
+from pipelines.engines.of_run import end_engines
 from pipelines.errors import ConfigError
 from pipelines.history import History
 from pipelines.imports import check_datasets, import_all
@@ -86,7 +87,10 @@ def import_data(place: Place, config: RunConfig) -> None:
 
 
 def run_one(place: Place, config: RunConfig, options: argparse.Namespace) -> None:
-    """One step of one round, as a task of a scheduler: `begin` and `end` take and release the run for `--holder`."""
+    """One step of one round, as a task of a scheduler: `begin` and `end` take and release the run for `--holder`.
+
+    A step leaves its engine on this host to the next one; `end` ends it.
+    """
     lakehouse, run_id = place.lakehouse, options.run_id
     # A scheduler's lease outlives its tasks' processes; it lapses a day after the last step began if `end` never ran.
     lease = RunLease(
@@ -99,6 +103,7 @@ def run_one(place: Place, config: RunConfig, options: argparse.Namespace) -> Non
         import_data(place, config)
         return
     if options.name == "end":
+        log.info("%d engines ended", end_engines(run_id))
         lease.release()
         return
     if options.name not in ALL:

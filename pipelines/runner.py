@@ -2,12 +2,11 @@
 
 import json
 import logging
-import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import groupby
@@ -19,6 +18,7 @@ from pyspark.sql import functions as F
 from pipelines.artifacts import Artifacts
 from pipelines.busy import BusyClock
 from pipelines.config import RunConfig, TargetEndpointConfig
+from pipelines.engines.of_run import HANDOVER_SECONDS, RunEngines
 from pipelines.engines.protocol import Adapter, GeneratorSpec, ScorerSpec
 from pipelines.errors import ConfigError, GateBlocked, MartError, raised_in_task
 from pipelines.gates.keeper import GateKeeper
@@ -79,7 +79,7 @@ class Runner:
         config: the run's configuration.
         run_id: the run, which `begin` has made.
         home: host-local folder for engines' sockets and locks; the system's when None.
-        single_step: this process runs one step, so that nothing is made ready for the next.
+        single_step: this process runs one step: it leaves engines to the next one's, and makes nothing else ready for it.
         tracking_uri: where trainers log to MLflow; empty for nowhere.
         check_lease: called between steps; raises when the run was taken over.
     """
@@ -105,19 +105,19 @@ class Runner:
         self._gates = GateKeeper(lakehouse, config, run_id)
         self._check_lease = check_lease
         self.single_step = single_step
-        self._engines: list[tuple[GeneratorSpec, ExitStack]] = []  # each with its lease
-        self._started_engines = False
+        self.engines = RunEngines(run_id, home, handover=HANDOVER_SECONDS if single_step else 0.0)
         self._busy = BusyClock()
         self._ended_a_step = False
         self._stopping = threading.Event()
         self.trainers = Trainers(tracking_uri)
         self._checkpoints: dict[str, dict[str, Any]] = {}
 
-    def close(self, *, stop_engine: bool = True) -> None:
-        """Let go of the engine, and end it unless a next process of this run is to find it."""
-        if self._started_engines and stop_engine:
-            self._stop_engines()
-        self._let_go()
+    def close(self) -> None:
+        """End the run's engines on this host, or leave them to the next step's process."""
+        if self.single_step:
+            self.engines.let_go()
+        else:
+            self.engines.end()
         self.trainers.close()
 
     def run_round(self, round: int) -> None:
@@ -182,6 +182,8 @@ class Runner:
             log.info("round %d %s: published already", round, step.name)
             return
         self._check_lease()
+        if self.single_step and is_local(self.lakehouse.spark):
+            self.engines.keep_found()
         # Several at a time; `context` reads the first two.
         self.lakehouse.ready("checkpoints", "scorers", *step.reads, step.writes, *step.also_writes)
         self._check_predecessors(step, round)
@@ -282,7 +284,7 @@ class Runner:
             max_num_seqs=engine.max_num_seqs,
             kv_cache_gib=engine.kv_cache_gib,
             threads=engine.threads,
-            owner=f"{self.run_id}:{os.getuid()}",
+            owner=self.engines.owner,
             home=self.home,
             lease_seconds=engine.lease_seconds,
         )
@@ -487,51 +489,20 @@ class Runner:
         )
 
     def _free_device(self) -> None:
-        """On a GPU the engine gives its memory back to who needs it next; a CPU has room for both.
-
-        That of a killed predecessor as well, which lives until its lease lapses.
-        """
+        """On a GPU the engine gives its memory back to who needs it next; a CPU has room for both."""
         from pipelines.engines.launch import has_gpu
 
         reward_models = self.config.reward_models.values()
         if "vllm" in (self.config.engine.backend, *(model.backend for model in reward_models)) and has_gpu():
-            self._stop_engines()
-
-    def _stop_engines(self) -> None:
-        """End this run's engines on this host and device, one that is starting as well."""
-        from pipelines.engines.homes import own_device
-        from pipelines.engines.host import stop_all
-
-        stop_all(self.home, self._own_engine.owner, device=own_device())
-        self._let_go()
+            self.engines.free_device()
 
     def _start_engine(self, spec: GeneratorSpec) -> None:
         """Have the engine run before the first task asks for it, where tasks run on this host.
 
         On a cluster the hosts of the tasks find or start their own, and the driver's may have no device at all.
         """
-        if (
-            spec in [ours for ours, _ in self._engines]
-            or spec.backend != "vllm"
-            or not is_local(self.lakehouse.spark)
-        ):
-            return
-        from pipelines.engines.host import ensure_engine, keep_alive
-
-        self._started_engines = True
-        if spec.alone:
-            self._let_go(spec.serves)
-        with ExitStack() as lease:
-            lease.enter_context(keep_alive(spec))
-            ensure_engine(spec)
-            self._engines.append((spec, lease.pop_all()))
-
-    def _let_go(self, serves: str | None = None) -> None:
-        """Renew the leases of engines no more: of those that serve this, or of all."""
-        for spec, lease in self._engines:
-            if serves in (None, spec.serves):
-                lease.close()
-        self._engines = [item for item in self._engines if serves not in (None, item[0].serves)]
+        if spec.backend == "vllm" and is_local(self.lakehouse.spark):
+            self.engines.start(spec)
 
     def _checkpoint_row(self, checkpoint_id: str | None) -> dict[str, Any] | None:
         if checkpoint_id is None:

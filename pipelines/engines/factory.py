@@ -1,7 +1,12 @@
-"""Opens what a spec names. Clients are kept per process, so that a Spark worker opens each once."""
+"""Opens what a spec names, in the process that asks.
+
+On a CPU a model that the process computes itself stays for the next task of the same Spark worker. On a GPU it goes at the
+task's end, since an idle worker lives for another minute, in which a training may need the memory.
+"""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 from pipelines.engines.protocol import Adapter, Generator, GeneratorSpec, Scorer, ScorerSpec
 from pipelines.engines.scripted import ScriptedGenerator
@@ -14,7 +19,7 @@ _open_models: dict[tuple[int, str], Generator] = {}
 def open_generator(spec: GeneratorSpec, adapters: Sequence[Adapter] = ()) -> Generator:
     """A generator for a spec; close it when done.
 
-    A `transformers` one holds its model in this process, so the same spec and adapters give the same object until it
+    A `transformers` one holds its model in this process: on a CPU the same spec and adapters give the same object until it
     is closed with `close_generators`. A `vllm` client is cheap and new each time; its engine is the host's.
 
     Raises:
@@ -53,13 +58,17 @@ def take_task_devices() -> None:
 
 
 class _Shared:
-    """A generator whose owner is this process: closing the handle keeps the model."""
+    """A generator whose owner is this process: closing the handle keeps the model on a CPU."""
 
     def __init__(self, generator: Generator) -> None:
         self.generate = generator.generate
 
     def close(self) -> None:
-        """Keep the model for the next one who opens it."""
+        """Keep the model for the next one who opens it; on a GPU, free it."""
+        from pipelines.engines.launch import has_gpu
+
+        if has_gpu():
+            close_generators()
 
 
 def _transformers(spec: GeneratorSpec, adapters: Sequence[Adapter]) -> Generator:
@@ -74,19 +83,23 @@ def _transformers(spec: GeneratorSpec, adapters: Sequence[Adapter]) -> Generator
 
 
 def close_generators() -> None:
-    """Free the models that this process holds for generation, before training for instance."""
+    """Free the models that this process holds for generation."""
     for generator in _open_models.values():
         generator.close()
     _open_models.clear()
 
 
-def open_scorer(spec: ScorerSpec) -> Scorer:
-    """A scorer for a spec; its model is kept per process, by digest.
+@contextmanager
+def open_scorer(spec: ScorerSpec) -> Iterator[Scorer]:
+    """A scorer for a spec, for one task.
 
     Raises:
         ConfigError: the kind is unknown, or the model or function can't be loaded.
     """
-    from pipelines.engines.scorers import open_scorer as opened
+    from pipelines.engines import scorers
 
     take_task_devices()
-    return opened(spec)
+    try:
+        yield scorers.open_scorer(spec)
+    finally:
+        scorers.free_device()

@@ -161,16 +161,42 @@ class EngineDirectory:
         """Replace the record in one step."""
         write_json(self.record_path, asdict(record))
 
-    def renew(self) -> None:
-        """Renew the lease; does nothing where the directory is gone."""
+    def renew(self, seconds: float = 0.0) -> None:
+        """Renew the lease, for so many seconds where they are more than the engine's own; nothing where the directory is gone."""
         try:
-            descriptor = os.open(self.lease_path, os.O_CREAT | os.O_WRONLY, 0o600)
+            descriptor = os.open(self.lease_path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
         except FileNotFoundError:
             return
         try:
+            if seconds:
+                os.write(descriptor, str(seconds).encode())
             os.utime(descriptor)
         finally:
             os.close(descriptor)
+
+    def lease(self) -> tuple[int, float]:
+        """When the lease was renewed, in ns, 0 if never; and the seconds that the renewal asked for, 0 for the engine's own."""
+        try:
+            return self.lease_path.stat().st_mtime_ns, float(self.lease_path.read_text() or 0)
+        except OSError:
+            return 0, 0.0
+
+    def use(self) -> int:
+        """Tell others that the engine is in use, until the descriptor that is returned is closed or this process dies."""
+        descriptor = os.open(private_directory(self.path) / "use.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        return descriptor
+
+    def is_used(self) -> bool:
+        """Whether a living process uses the engine, this one included."""
+        descriptor = os.open(self.path / "use.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
 
     @contextlib.contextmanager
     def locked(self, name: str) -> Iterator[None]:

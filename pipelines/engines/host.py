@@ -2,7 +2,7 @@
 
 A vLLM engine inside a Spark Python worker would die with the worker and leave its EngineCore holding the device (vllm
 issue 55510). Here clients only find it: `ensure_engine` under a host-local lock. An engine lives as long as somebody
-renews its lease, which the driver does with `keep_alive` and clients do while they have requests in flight. When the
+renews its lease, which the driver does (`of_run.py`) and clients do while they have requests in flight. When the
 driver is killed, nothing of the engine is left `lease_seconds` plus some 4 s later.
 """
 
@@ -249,6 +249,7 @@ def stop_all(
     device: str | None = None,
     serves: str | None = None,
     but: EngineDirectory | None = None,
+    spare_used: bool = False,
 ) -> int:
     """End every engine below a home, and what dead ones left; return how many.
 
@@ -256,6 +257,7 @@ def stop_all(
         home: the home; the user's own when empty.
         owner, device, serves: of one owner, on one device, serving this; None for all.
         but: leave this one.
+        spare_used: leave those that a living process uses.
 
     Raises:
         EngineError: a process outlived SIGKILL.
@@ -273,6 +275,7 @@ def stop_all(
                 and owner in (None, record.owner)
                 and device in (None, record.device)
                 and serves in (None, record.serves)
+                and not (spare_used and directory.is_used())
             ):
                 _end(directory, record)
                 count += 1
@@ -282,26 +285,37 @@ def stop_all(
 class Lease:
     """Renews an engine's lease every 2 s from a thread, until closed.
 
-    A Spark worker also stops when it is orphaned: one whose driver was killed must not keep the engine. The driver does
+    Who `uses` the engine is spared its end by others (`stop_all`). A Spark worker also stops when it is orphaned: one whose driver was killed must not keep the engine. The driver does
     not, since the shell that started it may well have gone.
     """
 
-    def __init__(self, directory: EngineDirectory) -> None:
+    def __init__(self, directory: EngineDirectory, *, uses: bool = True) -> None:
         self._directory = directory
         self._parent = os.getppid() if "pyspark.worker" in sys.modules else None
         self._closed = threading.Event()
+        self._use = directory.use() if uses else None
         directory.renew()
-        threading.Thread(target=self._renew, daemon=True, name="mart-lease").start()
+        self._thread = threading.Thread(target=self._renew, daemon=True, name="mart-lease")
+        self._thread.start()
 
     def _renew(self) -> None:
-        while not self._closed.wait(HEARTBEAT_SECONDS):
-            if self._parent is not None and os.getppid() != self._parent:
-                return
-            self._directory.renew()
+        try:
+            while not self._closed.wait(HEARTBEAT_SECONDS):
+                if self._parent is not None and os.getppid() != self._parent:
+                    return
+                self._directory.renew()
+        finally:
+            if self._use is not None:
+                os.close(self._use)
 
-    def close(self) -> None:
-        """Stop renewing; the engine ends when the lease does, unless others renew it."""
+    def close(self, handover: float = 0.0) -> None:
+        """Stop renewing; the engine ends when the lease does, or so many seconds from now, unless others renew it."""
+        if self._closed.is_set():
+            return
         self._closed.set()
+        self._thread.join()
+        if handover:
+            self._directory.renew(handover)
 
 
 @contextmanager
@@ -315,6 +329,6 @@ def _renewing(directory: EngineDirectory) -> Iterator[None]:
 
 @contextmanager
 def keep_alive(spec: GeneratorSpec) -> Iterator[None]:
-    """Keep a spec's engine alive between its uses, whether or not it runs now: the driver's heartbeat."""
+    """Keep a spec's engine alive between its uses, whether or not it runs now."""
     with _renewing(EngineDirectory.of(spec)):
         yield

@@ -1,5 +1,6 @@
 """The command line and environment of a vLLM server for a spec: settings as data, each with its reason."""
 
+import gc
 import math
 import os
 import sys
@@ -24,6 +25,15 @@ def has_gpu() -> bool:
     import torch
 
     return bool(torch.cuda.is_available())
+
+
+def empty_gpu() -> None:
+    """Give back what torch holds of a GPU's memory for tensors that are no more; what CUDA needs for a process stays."""
+    if has_gpu():
+        import torch
+
+        gc.collect()
+        torch.cuda.empty_cache()
 
 
 @cache

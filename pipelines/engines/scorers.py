@@ -10,7 +10,7 @@ import torch
 
 from pipelines.engines.homes import spec_digest
 from pipelines.engines.judges import GuardScorer, RubricScorer, values_of_labels
-from pipelines.engines.launch import has_gpu
+from pipelines.engines.launch import empty_gpu, has_gpu
 from pipelines.engines.pooling import PooledClassifierScorer, check_outputs
 from pipelines.engines.protocol import Score, Scorer, ScorerSpec
 from pipelines.errors import ConfigError
@@ -63,7 +63,8 @@ class ClassifierScorer:
                     yield Score(response_id, None, error=f"can't be encoded: {error}"[:500])
                 else:
                     encoded.append((response_id, pair))
-            encoded.sort(key=lambda item: len(item[1]["input_ids"]))
+            # Spark's shuffle hands rows on in any order; batch mates shall be the same each time.
+            encoded.sort(key=lambda item: (len(item[1]["input_ids"]), item[0]))
             for start in range(0, len(encoded), self._spec.batch_size):
                 yield from self._forward(encoded[start : start + self._spec.batch_size])
 
@@ -78,6 +79,11 @@ class ClassifierScorer:
             else Score(response_id, None, error="the value is NaN")
             for (response_id, _), value in zip(batch, values, strict=True)
         ]
+
+    def close(self) -> None:
+        """Free the model, and the device's memory."""
+        self._model = None
+        empty_gpu()
 
 
 class RuleScorer:
@@ -145,6 +151,16 @@ def open_scorer(spec: ScorerSpec) -> Scorer:
 def close_scorers() -> None:
     """Free the judges that this process holds."""
     for scorer in _open.values():
-        if isinstance(scorer, PooledClassifierScorer):
+        if isinstance(scorer, ClassifierScorer | PooledClassifierScorer):
             scorer.close()
     _open.clear()
+
+
+def free_device() -> None:
+    """On a GPU, free the models that this process computes with; clients of engines and endpoints stay."""
+    if not has_gpu():
+        return
+    for key, scorer in list(_open.items()):
+        if isinstance(scorer, ClassifierScorer):
+            del _open[key]
+            scorer.close()

@@ -49,7 +49,7 @@ class Plan:
         command: the server's command line.
         environment: variables to set.
         dropped: variables not to inherit.
-        lease_seconds: age at which the lease is stale.
+        lease_seconds: age at which the lease is stale, unless its last renewal asked for more.
         stall_seconds: a start that neither writes to its log nor computes for so long has failed.
         cap_seconds: a start may take no longer, whatever it does.
     """
@@ -193,8 +193,10 @@ class Supervisor:
             if warden.poll() is not None:
                 what = "died" if self.record.state == "ready" else "did not start"
                 return f"the engine {what}: {decisive_lines(self.directory.log_tail(lines=1000))}"
-            if lease.unchanged_for(self._lease_time()) > self.plan.lease_seconds:
-                _log.info("nobody renewed the lease for %.0f s: ending the engine", self.plan.lease_seconds)
+            renewed, asked = self.directory.lease()
+            lasts = max(self.plan.lease_seconds, asked)
+            if lease.unchanged_for(renewed) > lasts:
+                _log.info("nobody renewed the lease for %.0f s: ending the engine", lasts)
                 return ""
             if self.record.state == "starting":
                 if Path(self.plan.socket).exists() and uds.is_healthy(self.plan.socket, timeout=2.0):
@@ -216,12 +218,6 @@ class Supervisor:
             return ""
         what = "stands still" if stalled else "takes too long"
         return f"the engine's start {what} after {elapsed:.0f} s: {decisive_lines(self.directory.log_tail())}"
-
-    def _lease_time(self) -> int:
-        try:
-            return self.directory.lease_path.stat().st_mtime_ns
-        except OSError:
-            return 0
 
     def _progress(self) -> tuple[int, int]:
         """Size of the log, and CPU seconds of the group in steps of 2 s."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from pipelines.engines.launch import has_gpu
+from pipelines.engines.launch import empty_gpu, has_gpu
 from pipelines.engines.outcomes import scored, too_long
 from pipelines.engines.protocol import Adapter, GenerationOutcome, GenerationRequest, GeneratorSpec
 from pipelines.errors import ConfigError
@@ -132,8 +132,9 @@ class TransformersGenerator:
             positions = positions[:, -1:] + 1
 
     def close(self) -> None:
-        """Free the model."""
+        """Free the model, and the device's memory."""
         self._model = None
+        empty_gpu()
 
 
 class _Row:

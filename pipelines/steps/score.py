@@ -1,6 +1,7 @@
 """Score (paper §2.2): judges give verdicts on (prompt, response), each a row of its own."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 import pandas as pd
 from pyspark.sql import DataFrame
@@ -16,22 +17,33 @@ _TYPES = {
 _COLUMNS = list(_TYPES)
 _SCHEMA = ", ".join(f"{name} {kind}" for name, kind in _TYPES.items())
 _TOKENS = {name: "Int64" for name, kind in _TYPES.items() if kind == "long"}  # which may be missing
+_ROWS_A_BATCH = 64  # verdicts that leave a task together
 REWARD_MODELS = ("safety", "helpfulness")
 
 
 def scored(responses: DataFrame, scorer: ScorerSpec, partitions: int) -> DataFrame:
     """Verdicts of one judge on responses (`response_id`, `prompt`, `text`): value, label, error and tokens for each."""
+    return responses.repartition(partitions, "response_id").mapInPandas(judging(scorer), _SCHEMA)
+
+
+def judging(scorer: ScorerSpec) -> Callable[[Iterable[pd.DataFrame]], Iterator[pd.DataFrame]]:
+    """The function that a Spark task runs over its rows: the scorer is asked once for all, and reads them as it needs them."""
 
     def judge(batches: Iterable[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         from pipelines.engines.factory import open_scorer
 
-        opened = open_scorer(scorer)
-        for batch in batches:
-            items = list(zip(batch["response_id"], batch["prompt"], batch["text"], strict=True))
-            rows = [[getattr(item, name) for name in _COLUMNS] for item in opened.score(items)]
-            yield pd.DataFrame(rows, columns=_COLUMNS).astype(_TOKENS)
+        items = (
+            item
+            for batch in batches
+            for item in zip(batch["response_id"], batch["prompt"], batch["text"], strict=True)
+        )
+        with open_scorer(scorer) as opened:
+            scores = opened.score(items)
+            while some := list(islice(scores, _ROWS_A_BATCH)):
+                rows = [[getattr(score, name) for name in _COLUMNS] for score in some]
+                yield pd.DataFrame(rows, columns=_COLUMNS).astype(_TOKENS)
 
-    return responses.repartition(partitions, "response_id").mapInPandas(judge, _SCHEMA)
+    return judge
 
 
 def verdicts(inputs: Inputs, responses: DataFrame, names: Iterable[str], step: str) -> DataFrame:

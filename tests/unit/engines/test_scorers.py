@@ -1,15 +1,19 @@
-"""Judges: values in [0, 1], a row's error its own, no dependence on batch mates."""
+"""Judges: values in [0, 1], a row's error its own, no dependence on batch mates; and the task that asks one."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import pandas as pd
 import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from pipelines.engines.protocol import ScorerSpec
+from pipelines.engines import scorers
+from pipelines.engines.protocol import Score, ScorerSpec
 from pipelines.engines.scorers import open_scorer
 from pipelines.errors import ConfigError
+from pipelines.steps.score import judging
 
 VALUES = {"refused": 1.0, "complied": 0.0, "neither": None}
 
@@ -88,3 +92,56 @@ def test_a_classifier_is_opened_once(classifier):
 def test_what_is_no_classifier_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="can't load"):
         open_scorer(ScorerSpec("safety", "classifier", str(tmp_path), "1"))
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[str]:
+    """What becomes of a classifier that likes everything: when it is opened, asked and closed."""
+    found: list[str] = []
+
+    class Classifier:
+        def __init__(self, spec):
+            found.append("opened")
+
+        def score(self, items):
+            found.append("asked")
+            return (Score(response_id, 1.0) for response_id, _, _ in items)
+
+        def close(self):
+            found.append("closed")
+
+    monkeypatch.setattr(scorers, "ClassifierScorer", Classifier)
+    monkeypatch.setattr(scorers, "_open", {})
+    return found
+
+
+JUDGE = judging(ScorerSpec("safety", "classifier", "m", "0"))
+
+
+def batches(number: int, read: list[int]) -> Iterator[pd.DataFrame]:
+    """So many batches of 64 rows, as Spark hands them to a task."""
+    for batch in range(number):
+        read.append(batch)
+        ids = [f"r{batch * 64 + row:03}" for row in range(64)]
+        yield pd.DataFrame({"response_id": ids, "prompt": "p", "text": "t"})
+
+
+def test_a_task_asks_its_judge_once_for_all_batches_and_reads_them_as_it_needs_them(calls):
+    read: list[int] = []
+    frames = JUDGE(batches(5, read))
+    first = next(frames)
+    assert len(read) <= 2
+    found = pd.concat([first, *frames])
+    assert list(found["response_id"]) == [f"r{row:03}" for row in range(320)]
+    assert calls.count("asked") == 1
+
+
+@pytest.mark.parametrize(
+    ("gpu", "expected"),
+    [(False, ["opened", "asked", "asked"]), (True, ["opened", "asked", "closed"] * 2)],
+)
+def test_the_next_task_finds_a_classifier_on_a_cpu_and_the_memory_on_a_gpu(calls, monkeypatch, gpu, expected):
+    monkeypatch.setattr(scorers, "has_gpu", lambda: gpu)
+    for _ in range(2):
+        assert len(pd.concat(JUDGE(batches(1, [])))) == 64
+    assert calls == expected

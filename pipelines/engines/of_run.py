@@ -1,0 +1,117 @@
+"""The engines of one run on this host, as the driver of its steps has them: started, kept between uses, ended.
+
+A driver that runs a single step leaves its engines to the next step's: the last renewal of their leases holds for
+`HANDOVER_SECONDS`, and steps that ask no engine keep what they find. Nothing that a living process uses is ended before
+the end of the run.
+"""
+
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.engines.homes import EngineDirectory, EngineRecord, default_home, own_device
+from pipelines.engines.host import Lease, ensure_engine, running_engines, stop_all
+from pipelines.engines.protocol import GeneratorSpec
+
+# A scheduler begins the next step within a minute or two; an engine takes as long to start.
+HANDOVER_SECONDS = 300.0
+_log = logging.getLogger(__name__)
+
+
+def owner_of(run_id: str) -> str:
+    """Whose a run's engines are: the run's and this user's."""
+    return f"{run_id}:{os.getuid()}"
+
+
+def end_engines(run_id: str, home: str = "") -> int:
+    """End a run's engines on this host, but for those that a living process uses; return how many."""
+    return stop_all(home, owner_of(run_id), spare_used=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    folder: str
+    serves: str
+    used: bool
+    lease: Lease
+
+
+class RunEngines:
+    """A driver's hold on the engines of its run.
+
+    Args:
+        run_id: the run.
+        home: host-local folder for engines' sockets and locks; the system's when empty.
+        handover: seconds that an engine may stay when this driver lets go of it; it stays `lease_seconds` at least.
+    """
+
+    def __init__(self, run_id: str, home: str = "", *, handover: float = 0.0) -> None:
+        self.owner = owner_of(run_id)
+        self.home = home
+        self._handover = handover
+        self._held: list[_Held] = []
+
+    def start(self, spec: GeneratorSpec) -> None:
+        """Have an engine of this owner and home run, and keep it until it is let go.
+
+        Raises:
+            EngineError: it can't be started.
+        """
+        directory = EngineDirectory.of(spec)
+        if any(held.used and held.folder == directory.path.name for held in self._held):
+            return
+        if spec.alone:
+            self.let_go(spec.serves)
+        elif spec.serves == "answers":
+            # One that was started with other settings, whose memory this one needs.
+            stop_all(
+                self.home, self.owner, device=own_device(), serves=spec.serves, but=directory, spare_used=True
+            )
+        lease = Lease(directory)
+        try:
+            ensure_engine(spec)
+        except BaseException:
+            lease.close()
+            raise
+        self._held.append(_Held(directory.path.name, spec.serves, True, lease))
+
+    def keep_found(self) -> None:
+        """Keep the engines that an earlier step has left on this device until they are let go; who needs it may end them."""
+        root = Path(self.home) if self.home else default_home()
+        for record in self._running():
+            lease = Lease(EngineDirectory(root / record.folder), uses=False)
+            self._held.append(_Held(record.folder, record.serves, False, lease))
+
+    def let_go(self, serves: str | None = None) -> None:
+        """Renew the leases of engines no more: of those that serve this, or of all."""
+        for held in self._held:
+            if serves in (None, held.serves):
+                held.lease.close(self._handover)
+        self._held = [held for held in self._held if serves not in (None, held.serves)]
+
+    def free_device(self) -> None:
+        """End the run's engines on this device, a killed driver's as well, each as soon as no other step uses it."""
+        self.let_go()
+        told = False
+        while True:
+            stop_all(self.home, self.owner, device=own_device(), spare_used=True)
+            left = self._running()
+            if not left:
+                return
+            if not told:
+                _log.info(
+                    "waiting until no other step uses the engine on this device; its log: %s", left[0].log
+                )
+                told = True
+            time.sleep(0.5)
+
+    def end(self) -> None:
+        """End the run's engines on this device at once, one that is starting as well."""
+        self.let_go()
+        stop_all(self.home, self.owner, device=own_device())
+
+    def _running(self) -> list[EngineRecord]:
+        found = running_engines(self.home)
+        return [item for item in found if item.owner == self.owner and item.device == own_device()]
