@@ -315,7 +315,9 @@ def _credentials(tracking_uri: str) -> dict[str, str]:
     try:
         return dict(get_databricks_env_vars(tracking_uri))
     except Exception as error:  # noqa: BLE001 - whatever MLflow raises, checkpoints are made without it
-        log.warning("trainers can't log to MLflow: it finds no credentials for Databricks (%s)", type(error).__name__)
+        log.warning(
+            "trainers can't log to MLflow: it finds no credentials for Databricks (%s)", type(error).__name__
+        )
         return {}
 
 

@@ -30,7 +30,9 @@ from schemas.tables import BY_NAME
 
 log = logging.getLogger(__name__)
 
-Done = Mapping[str, Any]  # a published step: run_id, round, step, attempt, gates, writes (table to version), counts
+Done = Mapping[
+    str, Any
+]  # a published step: run_id, round, step, attempt, gates, writes (table to version), counts
 
 
 @dataclass
@@ -62,7 +64,9 @@ def verify_run(lakehouse: Lakehouse, artifacts: Artifacts, run_id: str) -> Findi
     findings = Findings()
     history = History(lakehouse, run_id)
     steps = _done_steps(lakehouse, history)
-    runs = lakehouse.read("runs").where(F.col("run_id").isin([part.run_id for part in history.parts])).collect()
+    runs = (
+        lakehouse.read("runs").where(F.col("run_id").isin([part.run_id for part in history.parts])).collect()
+    )
     findings.check("run", _run_rows(runs))
     findings.check("imports", wrong_imports(lakehouse))
     findings.check("keys", _repeated_keys(lakehouse))

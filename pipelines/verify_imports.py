@@ -98,7 +98,11 @@ def _examples(
     return pd.Series(
         [
             reward_example_sha256(
-                asked, answer, None if pd.isna(share) else float(share), None if pd.isna(other) else other, part
+                asked,
+                answer,
+                None if pd.isna(share) else float(share),
+                None if pd.isna(other) else other,
+                part,
             )
             for asked, answer, share, other, part in rows
         ],

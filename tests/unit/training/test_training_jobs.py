@@ -167,7 +167,9 @@ def test_a_run_is_logged_to_mlflow_with_its_training_set_and_checkpoint(sft_job:
         ("databricks", "/Users/me/rounds", "/Users/me/rounds"),
     ],
 )
-def test_an_experiment_on_databricks_is_a_path_in_the_workspace(uri: str, wish: str | None, name: str) -> None:
+def test_an_experiment_on_databricks_is_a_path_in_the_workspace(
+    uri: str, wish: str | None, name: str
+) -> None:
     assert tracking.experiment_name(uri, wish) == name
 
 
