@@ -145,6 +145,6 @@ def open_scorer(spec: ScorerSpec) -> Scorer:
 def close_scorers() -> None:
     """Free the judges that this process holds."""
     for scorer in _open.values():
-        if isinstance(scorer, PooledClassifierScorer):
+        if isinstance(scorer, PooledClassifierScorer | GuardScorer | RubricScorer):
             scorer.close()
     _open.clear()
