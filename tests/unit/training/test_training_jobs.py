@@ -173,6 +173,24 @@ def test_an_experiment_on_databricks_is_a_path_in_the_workspace(
     assert tracking.experiment_name(uri, wish) == name
 
 
+def test_a_trainer_is_given_the_drivers_credentials_for_databricks_and_goes_without_where_there_are_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mlflow.utils import databricks_utils
+
+    from pipelines.training_jobs import _credentials
+
+    there = {"DATABRICKS_HOST": "https://host", "DATABRICKS_TOKEN": "token"}
+    monkeypatch.setattr(databricks_utils, "get_databricks_env_vars", lambda uri: there)
+    assert _credentials("databricks") == there and _credentials("sqlite:///mlflow.db") == {}
+
+    def none(uri: str) -> None:
+        raise RuntimeError("no notebook here")
+
+    monkeypatch.setattr(databricks_utils, "get_databricks_env_vars", none)
+    assert _credentials("databricks") == {}
+
+
 def test_an_experiment_that_another_trainer_makes_first_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
