@@ -125,8 +125,8 @@ LABELS = ("complied", "refused", "answered", "neither")
 # A judge's kind to the settings that it needs and the options that it has.
 _JUDGE_KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "rule": (("function", "values"), ()),
-    "rubric": (("rubric", "values", "endpoint"), ("max_tokens",)),
-    "guard": (("endpoint",), ("safe", "unsafe", "within", "top")),
+    "rubric": (("rubric", "values"), ("max_tokens",)),
+    "guard": ((), ("safe", "unsafe", "within", "top")),
 }
 
 
@@ -187,13 +187,16 @@ class JudgeConfig(Part):
 
     Attributes:
         name: what metrics call it.
-        kind: `rule` (a function labels), `rubric` (a model behind an endpoint labels) or `guard` (a guard model behind
-            an endpoint gives the chance that the response is safe).
+        kind: `rule` (a function labels), `rubric` (a model labels) or `guard` (a guard model gives the chance that the
+            response is safe).
         function: of a rule, `package.module:function` of (prompt, response), with a `label` in its result.
         values: of a rule or rubric, label to a value in [0, 1], or null where it counts as neither. The labels are
             `complied` (a violation), `refused`, `answered` and `neither`, which is what reports count.
         rubric: of a rubric, what the labels mean.
-        endpoint: of a rubric or a guard.
+        endpoint: where the model of a rubric or a guard is asked; or
+        model: the source of one that a vLLM engine of its own serves, beside the generator's.
+        max_length: longest question and verdict of that model together, in tokens.
+        memory_share: of a GPU, for its engine.
         options: of a guard `safe`, `unsafe`, `within` and `top`, of a rubric `max_tokens` (`pipelines.engines.judges`).
     """
 
@@ -203,6 +206,9 @@ class JudgeConfig(Part):
     values: dict[str, float | None] = Field(default_factory=dict)
     rubric: str | None = None
     endpoint: EndpointConfig | None = None
+    model: str | None = None
+    max_length: int = Field(2048, ge=64)
+    memory_share: float = Field(0.2, gt=0, le=1)
     options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
@@ -210,6 +216,10 @@ class JudgeConfig(Part):
         needed, known = _JUDGE_KINDS[self.kind]
         if lacking := [name for name in needed if not getattr(self, name)]:
             raise ValueError(f"judge {self.name}: a {self.kind} needs {' and '.join(lacking)}")
+        if self.kind == "rule" and self.model:
+            raise ValueError(f"judge {self.name}: a rule asks no model; make it a rubric or a guard")
+        if self.kind != "rule" and bool(self.endpoint) == bool(self.model):
+            raise ValueError(f"judge {self.name}: a {self.kind} needs either endpoint or model")
         if unknown := sorted(set(self.options) - set(known)):
             raise ValueError(
                 f"judge {self.name}: a {self.kind} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}"
@@ -439,6 +449,9 @@ class RunConfig(Part):
             for name, model in self.reward_models.items()
             if model.backend == "vllm"
         }
+        shares |= {
+            f"memory_share of judge {judge.name}": judge.memory_share for judge in self.judges if judge.model
+        }
         if shares and self.engine.backend == "vllm":
             shares["engine.memory_share"] = self.engine.memory_share
         if shares and (together := sum(shares.values())) > _SHARED + 1e-9:
@@ -506,6 +519,10 @@ class RunConfig(Part):
                 del model["backend"]
         if whole["engine"]["serving"] == "adapters":  # what runs begun before the setting had
             del whole["engine"]["serving"]
+        for judge in whole["judges"]:
+            del judge["memory_share"]
+            if judge["model"] is None:  # what runs begun before the setting had
+                del judge["model"], judge["max_length"]
         hosted = whole["target"].pop("endpoint")
         if hosted:
             whole["target"]["endpoint"] = hosted

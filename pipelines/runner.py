@@ -30,7 +30,7 @@ from pipelines.merging import merged_model
 from pipelines.models import LocalModel, local_model
 from pipelines.origins import keep_origins, tables_of
 from pipelines.plan import needs, side_by_side, steps_of
-from pipelines.scorers import judge_spec, reward_model_spec, scorer_rows
+from pipelines.scorers import judge_spec, judges_options, reward_model_spec, scorer_rows
 from pipelines.session import is_local
 from pipelines.step import (
     Counts,
@@ -302,8 +302,10 @@ class Runner:
             )
             for aspect in ("safety", "helpfulness")
         }
+        place = replace(self._own_engine, options=judges_options(self.config.engine))
         specs |= {
-            judge.name: judge_spec(judge, self.config.engine.partitions) for judge in self.config.judges
+            judge.name: judge_spec(judge, self.config.engine.partitions, place)
+            for judge in self.config.judges
         }
         known = (
             self.lakehouse.read("scorers")
@@ -401,7 +403,7 @@ class Runner:
         check_judges_budgets(self.lakehouse, self.run_id, judges)
         if step.gpu:
             for scorer in inputs.context.scorers.values():
-                if scorer.engine is not None:
+                if scorer.engine is not None and (step.asks_judges or scorer.kind == "classifier"):
                     self._start_engine(scorer.engine)
         with self._busy.running(counts) if step.gpu else nullcontext():
             self.lakehouse.replace(step.writes, step.build(inputs), scope)
@@ -492,8 +494,9 @@ class Runner:
         """On a GPU the engine gives its memory back to who needs it next; a CPU has room for both."""
         from pipelines.engines.launch import has_gpu
 
-        reward_models = self.config.reward_models.values()
-        if "vllm" in (self.config.engine.backend, *(model.backend for model in reward_models)) and has_gpu():
+        config = self.config
+        backends = {config.engine.backend, *(model.backend for model in config.reward_models.values())}
+        if ("vllm" in backends or any(judge.model for judge in config.judges)) and has_gpu():
             self.engines.free_device()
 
     def _start_engine(self, spec: GeneratorSpec) -> None:

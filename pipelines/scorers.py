@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipelines.artifacts import Artifacts
-from pipelines.config import JudgeConfig, RunConfig
+from pipelines.config import EngineConfig, JudgeConfig, RunConfig
 from pipelines.engines.homes import CLIENT_OPTIONS
 from pipelines.engines.protocol import GeneratorSpec, ScorerSpec
 from pipelines.functions import import_function
@@ -17,6 +17,12 @@ from schemas.digests import digest
 
 # Those of `engine.options` that are not a generator's alone.
 _ENGINES_OPTIONS = CLIENT_OPTIONS | {"fork", "server_env"}
+
+
+def judges_options(engine: EngineConfig) -> dict[str, Any]:
+    """The options of an engine that serves a judge beside the generator's."""
+    kept = {name: value for name, value in engine.options.items() if name in _ENGINES_OPTIONS}
+    return {**kept, "in_flight": engine.in_flight}
 
 
 def reward_model_spec(
@@ -54,10 +60,7 @@ def reward_model_spec(
             max_model_len=model.max_length,
             memory_share=model.memory_share,
             serves="verdicts",
-            options={
-                **{name: value for name, value in config.engine.options.items() if name in _ENGINES_OPTIONS},
-                "in_flight": config.engine.in_flight,
-            },
+            options=judges_options(config.engine),
         )
     return ScorerSpec(
         name=aspect,
@@ -69,8 +72,13 @@ def reward_model_spec(
     )
 
 
-def judge_spec(judge: JudgeConfig, tasks: int = 1) -> ScorerSpec:
-    """An evaluation judge for so many tasks that ask it together; the digest of a rule covers the source of its module.
+def judge_spec(judge: JudgeConfig, tasks: int = 1, place: GeneratorSpec | None = None) -> ScorerSpec:
+    """An evaluation judge; the digest of a rule covers the source of its module.
+
+    Args:
+        judge: its configuration.
+        tasks: how many tasks ask it together, which share the limits of an endpoint.
+        place: what an engine that serves it has in common with the run's others, options included.
 
     Raises:
         ConfigError: there is no such function.
@@ -83,12 +91,26 @@ def judge_spec(judge: JudgeConfig, tasks: int = 1) -> ScorerSpec:
         return ScorerSpec(
             judge.name, "rule", judge.function, identity, options={"values": dict(judge.values)}
         )
-    assert judge.endpoint is not None  # likewise
     settings = {"rubric": judge.rubric, "values": dict(judge.values), **judge.options}
-    place = judge.endpoint
-    identity = digest([judge.kind, place.base_url, place.model, settings])
-    options = {**settings, **place.options_of(tasks)}
-    return ScorerSpec(judge.name, judge.kind, place.model, identity, options=options)
+    if judge.model is not None:
+        assert place is not None  # whoever has an engine to give
+        local = local_model(judge.model)
+        engine = replace(
+            place,
+            backend="vllm",
+            model=local.path,
+            model_digest=local.digest,
+            max_model_len=judge.max_length,
+            memory_share=judge.memory_share,
+            serves="judgements",
+        )
+        identity = digest([judge.kind, local.digest, judge.max_length, settings])
+        return ScorerSpec(judge.name, judge.kind, judge.model, identity, engine=engine, options=settings)
+    endpoint = judge.endpoint
+    assert endpoint is not None  # likewise
+    identity = digest([judge.kind, endpoint.base_url, endpoint.model, settings])
+    options = {**settings, **endpoint.options_of(tasks)}
+    return ScorerSpec(judge.name, judge.kind, endpoint.model, identity, options=options)
 
 
 def scorer_rows(

@@ -299,10 +299,26 @@ def _job(artifacts: Artifacts, order: Order, snapshot: SnapshotManifest, output:
             path=str(artifacts.snapshot(order.checkpoint_id)), root=snapshot.root, rows=snapshot.rows
         ),
         output=str(output),
+        destination=str(artifacts.checkpoint(order.checkpoint_id)),
         settings=order.settings,
         seed=recipe["seed"],
         code_version=order.code_version,
     )
+
+
+def _credentials(tracking_uri: str) -> dict[str, str]:
+    """What a trainer needs in its environment to log to Databricks: there only the driver's process is known to it."""
+    if not tracking_uri.startswith("databricks"):
+        return {}
+    from mlflow.utils.databricks_utils import get_databricks_env_vars
+
+    try:
+        return dict(get_databricks_env_vars(tracking_uri))
+    except Exception as error:  # noqa: BLE001 - whatever MLflow raises, checkpoints are made without it
+        log.warning(
+            "trainers can't log to MLflow: it finds no credentials for Databricks (%s)", type(error).__name__
+        )
+        return {}
 
 
 class Trainers:
@@ -336,6 +352,7 @@ class Trainers:
                     # anything else runs; alone it makes no difference.
                     "GOMP_SPINCOUNT": "10000",
                     **os.environ,
+                    **_credentials(self._tracking_uri),
                     "MART_PARENT": str(os.getpid()),
                     "MLFLOW_TRACKING_URI": self._tracking_uri,
                 },

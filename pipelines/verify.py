@@ -1,6 +1,7 @@
 """`mart verify`: recompute ids, totals and digests of a run from what is stored, and say what differs."""
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,21 +13,26 @@ from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
 from pipelines.artifacts import Artifacts
-from pipelines.errors import IntegrityError
+from pipelines.config import GatesConfig
+from pipelines.errors import ConfigError
+from pipelines.gates.keeper import suites_of
+from pipelines.gates.records import wrong_results
+from pipelines.gates.suites import Suite
 from pipelines.generation import request_identity
 from pipelines.history import History
 from pipelines.lakehouse import Lakehouse
-from pipelines.origins import origins_of, tables_of
 from pipelines.plan import ALL
 from pipelines.step import GenerationStep
-from pipelines.training_jobs import REWARD_ROLES, prove_checkpoint
-from schemas.digests import digest, root_digest, seed_from, text_sha256
-from schemas.manifests import SNAPSHOT_FILE, SnapshotManifest, reward_example_sha256, sft_example_sha256
+from pipelines.verify_checkpoints import NAMED, wrong_checkpoints
+from pipelines.verify_imports import wrong_imports, wrong_text
+from schemas.digests import digest, seed_from
 from schemas.tables import BY_NAME
 
-_NAMED = 3  # how many differing rows a finding names
+log = logging.getLogger(__name__)
 
-Done = Mapping[str, Any]  # a published step: run_id, round, step, writes (table to version), counts
+Done = Mapping[
+    str, Any
+]  # a published step: run_id, round, step, attempt, gates, writes (table to version), counts
 
 
 @dataclass
@@ -50,7 +56,7 @@ class Findings:
 
 
 def verify_run(lakehouse: Lakehouse, artifacts: Artifacts, run_id: str) -> Findings:
-    """Check everything that a run published, its forks' ancestors and its checkpoints' closure included.
+    """Check everything that a run published, its forks' ancestors and its checkpoints' closure included, and all imports.
 
     Raises:
         ConfigError: there is no such run.
@@ -58,16 +64,21 @@ def verify_run(lakehouse: Lakehouse, artifacts: Artifacts, run_id: str) -> Findi
     findings = Findings()
     history = History(lakehouse, run_id)
     steps = _done_steps(lakehouse, history)
-    findings.check("run", _run_row(lakehouse, run_id))
+    runs = (
+        lakehouse.read("runs").where(F.col("run_id").isin([part.run_id for part in history.parts])).collect()
+    )
+    findings.check("run", _run_rows(runs))
+    findings.check("imports", wrong_imports(lakehouse))
     findings.check("keys", _repeated_keys(lakehouse))
     findings.check_each("published rows", _unchanged(lakehouse, steps))
     asked = [item for item in steps if isinstance(ALL.get(item["step"]), GenerationStep)]
     findings.check_each("requests", _requests(lakehouse, history, asked))
     findings.check("verdicts", _totals(lakehouse, history))
     findings.check("texts", _texts(lakehouse, history))
+    findings.check("gates", wrong_results(_results(lakehouse, history), _suites(runs), steps))
     trained = [item["counts"] for item in steps if item["step"].startswith("train_")]
     wanted = {counts["checkpoint_id"] for counts in trained if "sat_out" not in counts}
-    findings.check_each("checkpoint", _checkpoints(lakehouse, artifacts, wanted))
+    findings.check_each("checkpoint", wrong_checkpoints(lakehouse, artifacts, wanted))
     return findings
 
 
@@ -78,6 +89,8 @@ def _done_steps(lakehouse: Lakehouse, history: History) -> list[Done]:
             "run_id": row["run_id"],
             "round": row["round"],
             "step": row["step"],
+            "attempt": row["attempt"],
+            "gates": ALL[row["step"]].gates if row["step"] in ALL else (),
             "writes": json.loads(row["writes"]),
             "counts": json.loads(row["counts"]),
         }
@@ -89,10 +102,28 @@ def _where(item: Done) -> str:
     return f"round {item['round']} {item['step']}"
 
 
-def _run_row(lakehouse: Lakehouse, run_id: str) -> Iterator[str]:
-    for row in lakehouse.read("runs").where(F.col("run_id") == run_id).collect():
+def _run_rows(runs: Sequence[Row]) -> Iterator[str]:
+    for row in runs:
         if digest(json.loads(row["config"])) != row["config_digest"]:
-            yield "its configuration does not have the digest that it was begun with"
+            yield f"the configuration of {row['run_id']} does not have the digest that it was begun with"
+
+
+def _suites(runs: Sequence[Row]) -> dict[str, Mapping[str, Suite]]:
+    """The suites that each run's configuration names, as they are now; a file that is gone leaves its run out."""
+    found: dict[str, Mapping[str, Suite]] = {}
+    for row in runs:
+        try:
+            found[row["run_id"]] = suites_of(GatesConfig.model_validate(json.loads(row["config"])["gates"]))
+        except (ConfigError, KeyError, ValueError) as error:
+            log.warning("the gates of run %s can't be recomputed: %s", row["run_id"], error)
+    return found
+
+
+def _results(lakehouse: Lakehouse, history: History) -> list[Row]:
+    key = ("run_id", "round", "gate", "check_name")
+    overrides = lakehouse.read("gate_overrides").select(*key, F.lit(True).alias("let_pass")).distinct()
+    results = lakehouse.read("quality_results").where(history.mine())
+    return results.join(overrides, on=list(key), how="left").collect()
 
 
 def _repeated_keys(lakehouse: Lakehouse) -> Iterator[str]:
@@ -111,7 +142,7 @@ def _repeated_keys(lakehouse: Lakehouse) -> Iterator[str]:
         )
     ]
     repeated = reduce(DataFrame.unionAll, keys).groupBy("table", "key").count().where("count > 1")
-    for row in repeated.limit(_NAMED).collect():
+    for row in repeated.limit(NAMED).collect():
         yield f"{row['table']} has {row['count']} rows with key {row['key']}"
 
 
@@ -179,7 +210,7 @@ def _changes(
         key = list(BY_NAME[table].key)
         mine = _scope(item, table)
         old = lakehouse.read(table, version).where(mine)
-        changed = lakehouse.read(table).where(mine).exceptAll(old).select(*key).limit(_NAMED).collect()
+        changed = lakehouse.read(table).where(mine).exceptAll(old).select(*key).limit(NAMED).collect()
         names = "; ".join(", ".join(str(row[part]) for part in key) for row in changed)
         yield f"{table} was changed since version {version}: {names}"
     counted = item["counts"].get("rows")
@@ -209,7 +240,7 @@ def _requests(
     mine = history.mine() & F.col("step").isin(names)
     requests = lakehouse.read("requests").where(mine)
     wrong = requests.mapInPandas(_wrong_requests, "round int, step string, request_id string")
-    for row in wrong.limit(_NAMED).collect():
+    for row in wrong.limit(NAMED).collect():
         found[row["round"], row["step"]].append(
             f"request {row['request_id']} does not have the id, seed or input digest that its content gives"
         )
@@ -265,115 +296,6 @@ def _totals(lakehouse: Lakehouse, history: History) -> Iterator[str]:
 
 
 def _texts(lakehouse: Lakehouse, history: History) -> Iterator[str]:
-    @F.udf("boolean")
-    def wrong(text: str | None, sha: str | None) -> bool:
-        return text is not None and text_sha256(text) != sha
-
     prompts = history.published("adversarial_prompts", lakehouse.version("adversarial_prompts"))
-    for row in prompts.where(wrong("text", "text_sha256")).select("request_id").limit(_NAMED).collect():
+    for row in prompts.where(wrong_text("text")).select("request_id").limit(NAMED).collect():
         yield f"adversarial prompt {row['request_id']} does not have the digest of its text"
-
-
-def _checkpoints(
-    lakehouse: Lakehouse, artifacts: Artifacts, wanted: set[str]
-) -> Iterator[tuple[str, list[str]]]:
-    table = lakehouse.read("checkpoints").where(F.col("checkpoint_id").isin(sorted(wanted)))
-    rows = {row["checkpoint_id"]: row for row in table.collect()}
-    training = _training_rows(lakehouse, {name: json.loads(row["recipe"]) for name, row in rows.items()})
-    origins = _origins(lakehouse, sorted(rows))
-    for checkpoint_id in sorted(wanted):
-        row = rows.get(checkpoint_id)
-        found = ["it is not registered"] if row is None else list(_checkpoint(artifacts, row))
-        yield checkpoint_id[:12], found + training.get(checkpoint_id, []) + origins.get(checkpoint_id, [])
-
-
-def _checkpoint(artifacts: Artifacts, row: Row) -> Iterator[str]:
-    """Recipe, snapshot and weights of a checkpoint, each against its digest."""
-    checkpoint_id = row["checkpoint_id"]
-    recipe = json.loads(row["recipe"])
-    if digest(recipe) != checkpoint_id:
-        yield "its recipe does not give its id"
-    folder = artifacts.snapshot(checkpoint_id)
-    try:
-        snapshot = SnapshotManifest.model_validate_json((folder / SNAPSHOT_FILE).read_text())
-        yield from (change for entry in snapshot.files if (change := entry.difference(folder)))
-        if snapshot.root != recipe["training_root"]:
-            yield f"{folder / SNAPSHOT_FILE} has root {snapshot.root}, the recipe says {recipe['training_root']}"
-    except (OSError, ValueError) as error:
-        yield f"its snapshot can't be read: {error}"
-    try:
-        manifest = prove_checkpoint(artifacts.root / row["path"])
-    except IntegrityError as error:
-        yield str(error)
-        return
-    said = {
-        "weights_sha256": manifest.weights_sha256,
-        "training_root": manifest.snapshot_root,
-        "checkpoint_id": manifest.checkpoint_id,
-    }
-    for name, value in said.items():
-        if row[name] != value:
-            yield f"its table says {name} {row[name]}, its manifest says {value}"
-
-
-def _origins(lakehouse: Lakehouse, checkpoints: Sequence[str]) -> dict[str, list[str]]:
-    """What is wrong with the kept origins of each checkpoint: they must be what its training rows give.
-
-    But for the names of data sets: a later import may hold a text, too.
-    """
-    same = [name for name in BY_NAME["checkpoint_origins"].key if name != "datasets"]
-    given = origins_of(tables_of(lakehouse), checkpoints)
-    kept = lakehouse.read("checkpoint_origins").where(F.col("checkpoint_id").isin(list(checkpoints)))
-    sides = [
-        given.select(*same, F.col("training_rows").alias("given"), F.lit(0).alias("kept")),
-        kept.select(*same, F.lit(0).alias("given"), F.col("training_rows").alias("kept")),
-    ]
-    rows = reduce(DataFrame.unionAll, sides).groupBy(*same)
-    counted = (
-        rows.agg(F.sum("given").alias("given"), F.sum("kept").alias("kept"))
-        .groupBy("checkpoint_id")
-        .agg(F.count_if(F.col("given") != F.col("kept")).alias("wrong"), F.sum("kept").alias("kept"))
-    )
-    return {
-        row["checkpoint_id"]: [
-            f"{row['wrong']} of its origins are not what its training rows give"
-            if row["kept"]
-            else "its origins are not kept; `mart run` of any run, or `mart step begin`, fills them in"
-        ]
-        for row in counted.where("wrong > 0").collect()
-    }
-
-
-def _training_rows(lakehouse: Lakehouse, recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """What is wrong with the training rows of each checkpoint; rows are streamed, one query for all."""
-    columns = ("checkpoint_id", "position", "input", "output", "weight", "label", "rejected", "split")
-    rows = (
-        lakehouse.read("training_examples")
-        .where(F.col("checkpoint_id").isin(sorted(recipes)))
-        .select(*columns, "example_sha256")
-        .orderBy("checkpoint_id", "position")
-    )
-    wrong: dict[str, list[str]] = {name: [] for name in recipes}
-    found: dict[str, list[str]] = {name: [] for name in recipes}
-    for row in rows.toLocalIterator():
-        recipe, mine = recipes[row["checkpoint_id"]], found[row["checkpoint_id"]]
-        if recipe["role"] in REWARD_ROLES:
-            value = reward_example_sha256(
-                row["input"], row["output"], row["label"], row["rejected"], row["split"]
-            )
-        else:
-            value = sft_example_sha256(row["input"], row["output"], row["weight"], recipe["role"])
-        if row["position"] != len(mine):
-            wrong[row["checkpoint_id"]].append(f"training row {row['position']} stands at place {len(mine)}")
-        if value != row["example_sha256"]:
-            wrong[row["checkpoint_id"]].append(
-                f"training row {row['position']} does not have the digest of its content"
-            )
-        mine.append(value)
-    for name, recipe in recipes.items():
-        del wrong[name][_NAMED:]
-        if root_digest(found[name]) != recipe["training_root"]:
-            wrong[name].append(
-                f"its {len(found[name])} training rows do not give the root that its recipe names"
-            )
-    return wrong

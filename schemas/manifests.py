@@ -185,7 +185,7 @@ class SnapshotRef(_Strict):
 
 
 class TrackingRef(_Strict):
-    """Where MLflow listens; without one, `MLFLOW_TRACKING_URI` decides."""
+    """Where MLflow listens; without one, `MLFLOW_TRACKING_URI` and `MLFLOW_EXPERIMENT_NAME` decide."""
 
     uri: str | None = None
     experiment: str = "mart"
@@ -194,8 +194,8 @@ class TrackingRef(_Strict):
 class TrainingJob(_Strict):
     """The `--manifest` of a training job.
 
-    `output` is the checkpoint's directory; `scratch` holds resumable states and defaults to a neighbour of
-    `output`. The seed is in [0, 2**63).
+    `output` is the checkpoint's directory; `destination`, if it is copied elsewhere afterwards, where MLflow is told that
+    it lies. `scratch` holds resumable states and defaults to a neighbour of `output`. The seed is in [0, 2**63).
     """
 
     format: Literal[1] = FORMAT_VERSION
@@ -208,6 +208,7 @@ class TrainingJob(_Strict):
     parent: ParentRef | None = None
     snapshot: SnapshotRef
     output: str
+    destination: str | None = None
     scratch: str | None = None
     settings: SftSettings | RewardSettings
     seed: int = Field(ge=0, lt=2**63)

@@ -1,15 +1,15 @@
-"""Judges behind an OpenAI-compatible endpoint: a guard model, and a model that follows a rubric."""
+"""Judges that write: a guard model, and a model that follows a rubric, behind an endpoint or a host's vLLM engine."""
 
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import httpx
-
+from pipelines.engines.client import EngineClient
 from pipelines.engines.endpoint import Endpoint, said
-from pipelines.engines.protocol import Score, ScorerSpec
+from pipelines.engines.protocol import RowErrorKind, Score, ScorerSpec
+from pipelines.engines.session import Reply
 from pipelines.errors import ConfigError, EngineError
 
 Item = tuple[str, str, str]
@@ -28,22 +28,59 @@ def values_of_labels(spec: ScorerSpec) -> dict[str, float | None]:
     return {str(label): None if value is None else float(value) for label, value in values.items()}
 
 
-class _EndpointJudge:
-    """What judges behind an endpoint share: one question a response, a failure that is its row's, or everyone's."""
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What an engine told of one response, and what was wrong with the row."""
+
+    score: Score
+    error_kind: RowErrorKind | None = None
+
+    @property
+    def error(self) -> str | None:
+        return self.score.error
+
+
+class _Chat:
+    """vLLM's `/v1/chat/completions`, which puts the judge's own chat template around the question."""
+
+    path = "/v1/chat/completions"
+
+    def __init__(self, judge: "_WritingJudge") -> None:
+        self._judge = judge
+
+    def unfit(self, item: Item) -> _Told | None:
+        return None
+
+    def body(self, item: Item) -> bytes:
+        return json.dumps(self._judge.question("base", item)).encode()
+
+    def failed(self, item: Item, kind: RowErrorKind, error: str, seconds: float = 0.0) -> _Told:
+        return _Told(Score(item[0], None, error=error[:500]), kind)
+
+    def read(self, item: Item, reply: Reply) -> _Told | None:
+        return None if reply.body is None else _Told(self._judge.verdict(item[0], reply.body))
+
+
+class _WritingJudge:
+    """What judges that write share: one question a response, a failure that is its row's, or everyone's."""
 
     def __init__(self, spec: ScorerSpec) -> None:
         self._spec = spec
-        self._endpoint = Endpoint(spec.options)
+        self._asked: Endpoint | EngineClient[Item, _Told]
+        self._asked = (
+            Endpoint(spec.options) if spec.engine is None else EngineClient(spec.engine, (), _Chat(self))
+        )
 
     def score(self, items: Iterable[Item]) -> Iterator[Score]:
         """Yield one score for each (response id, prompt, response), as they finish.
 
         Raises:
-            EngineError: the first rows all fail, as where the endpoint can't do what is asked of it.
+            EngineError: the first rows all fail, as where the endpoint can't do what is asked of it; or the engine can't be
+                kept alive.
             ConfigError: there is a budget, and the endpoint tells no tokens.
         """
         some_succeeded = False
-        for count, score in enumerate(self._endpoint.each(self._judge, items), 1):
+        for count, score in enumerate(self._scores(items), 1):
             some_succeeded = some_succeeded or score.error is None
             if count == _FIRST_FAILURES and not some_succeeded:
                 raise EngineError(
@@ -51,47 +88,68 @@ class _EndpointJudge:
                 )
             yield score
 
-    def _judge(self, item: Item) -> Score:
-        response_id, prompt, response = item
-        question = {"model": self._spec.model, "temperature": 0.0, **self._question(prompt, response)}
-        answer = self._endpoint.post(question)
-        if answer.status_code != 200:
-            return Score(response_id, None, error=said(answer))
-        read, written = self._tokens(answer)
-        return replace(self._read(response_id, answer), prompt_tokens=read, completion_tokens=written)
+    def _scores(self, items: Iterable[Item]) -> Iterator[Score]:
+        asked = self._asked
+        if isinstance(asked, Endpoint):
+            return asked.each(lambda item: self._judge(asked, item), items)
+        return (told.score for told in asked.ask(items))
 
-    def _tokens(self, answer: httpx.Response) -> tuple[int | None, int | None]:
+    def _judge(self, endpoint: Endpoint, item: Item) -> Score:
+        answer = endpoint.post(self.question(self._spec.model, item))
+        if answer.status_code != 200:
+            return Score(item[0], None, error=said(answer))
+        try:
+            content = answer.json()
+        except ValueError:
+            content = answer.text  # no answer at all, which is its row's fault
+        read, written = self._tokens(endpoint, content)
+        return replace(self.verdict(item[0], content), prompt_tokens=read, completion_tokens=written)
+
+    def _tokens(self, endpoint: Endpoint, content: Any) -> tuple[int | None, int | None]:
         """What the answer says that it took."""
+        if not isinstance(content, Mapping):
+            return None, None
         try:
-            usage = answer.json().get("usage")
-        except (AttributeError, ValueError):
-            return None, None  # no answer at all, which is its row's fault
-        try:
+            usage = content["usage"]
             return int(usage["prompt_tokens"]), int(usage["completion_tokens"])
         except (KeyError, TypeError, ValueError):
             if self._spec.options["budget"]:
                 raise ConfigError(
-                    f"judge {self._spec.name}: {self._endpoint.base_url} does not say how many tokens an answer took, so no "
+                    f"judge {self._spec.name}: {endpoint.base_url} does not say how many tokens an answer took, so no "
                     "budget can be kept: set its budget to null"
                 ) from None
             return None, None
+
+    def question(self, model: str, item: Item) -> dict[str, Any]:
+        """The request about a (response id, prompt, response), to a model that the server calls so."""
+        _, prompt, response = item
+        return {"model": model, "temperature": 0.0, **self._question(prompt, response)}
+
+    def close(self) -> None:
+        """Let go of the endpoint or engine."""
+        self._asked.close()
 
     def _question(self, prompt: str, response: str) -> dict[str, Any]:
         """The messages, and what else the request says."""
         raise NotImplementedError
 
-    def _read(self, response_id: str, answer: httpx.Response) -> Score:
-        """The verdict in an answer of status 200."""
+    def verdict(self, response_id: str, content: Any) -> Score:
+        """The verdict in the JSON of an answer, or in a text that is none."""
         raise NotImplementedError
 
 
-class GuardScorer(_EndpointJudge):
+def _shown(content: Any) -> str:
+    """The beginning of an answer that can't be read."""
+    return (content if isinstance(content, str) else json.dumps(content))[:400]
+
+
+class GuardScorer(_WritingJudge):
     """A guard model, read through the probabilities of the token that says its word.
 
     The value is P(safe) / (P(safe) + P(unsafe)) at the first token that begins either word. The guard sees the prompt as
     the user's turn and the response as the assistant's; its own chat template puts its policy around them.
 
-    Options, beside those of `Endpoint`:
+    Options, beside those of `Endpoint` where it has the model:
         safe, unsafe: the two words, `safe` and `unsafe` by default.
         within: the word is looked for among so many first tokens, 3 by default: some guards begin with a line break.
         top: alternatives asked for at each token, 20 by default.
@@ -111,9 +169,9 @@ class GuardScorer(_EndpointJudge):
             "top_logprobs": self._top,
         }
 
-    def _read(self, response_id: str, answer: httpx.Response) -> Score:
+    def verdict(self, response_id: str, content: Any) -> Score:
         try:
-            for place in answer.json()["choices"][0]["logprobs"]["content"]:
+            for place in content["choices"][0]["logprobs"]["content"]:
                 if self._begins(place["token"]) is None:
                     continue
                 chances = [0.0, 0.0]
@@ -123,7 +181,7 @@ class GuardScorer(_EndpointJudge):
                 if 0 < (total := sum(chances)) < math.inf:
                     return Score(response_id, chances[0] / total)
         except (KeyError, IndexError, TypeError, ValueError, OverflowError):
-            return Score(response_id, None, error=f"no probabilities: {answer.text[:400]}")
+            return Score(response_id, None, error=f"no probabilities: {_shown(content)}")
         words = " nor ".join(repr(word) for word in self._words)
         return Score(response_id, None, error=f"neither {words} is among the first {self._within} tokens")
 
@@ -134,13 +192,13 @@ class GuardScorer(_EndpointJudge):
         return begun.index(True) if text and sum(begun) == 1 else None
 
 
-class RubricScorer(_EndpointJudge):
+class RubricScorer(_WritingJudge):
     """A model that labels a response by a rubric, with its output bound to a JSON schema.
 
     What is judged goes to it as JSON data in the user's turn, since prompts and responses of a red-teaming run are
     hostile. An answer that is no JSON of that schema, or has an unknown label, gives its row an error and no value.
 
-    Options, beside those of `Endpoint`:
+    Options, beside those of `Endpoint` where it has the model:
         rubric: what the labels mean, in words.
         values: label to a value in [0, 1], or null where the label says neither.
         max_tokens: of the verdict, 64 by default.
@@ -178,11 +236,11 @@ class RubricScorer(_EndpointJudge):
             "response_format": self._format,
         }
 
-    def _read(self, response_id: str, answer: httpx.Response) -> Score:
+    def verdict(self, response_id: str, content: Any) -> Score:
         try:
-            label = json.loads(answer.json()["choices"][0]["message"]["content"])["label"]
+            label = json.loads(content["choices"][0]["message"]["content"])["label"]
         except (KeyError, IndexError, TypeError, ValueError):
-            return Score(response_id, None, error=f"no verdict: {answer.text[:400]}")
+            return Score(response_id, None, error=f"no verdict: {_shown(content)}")
         if not isinstance(label, str) or label not in self._values:
             return Score(response_id, None, error=f"unknown label {str(label)[:100]!r}")
         return Score(response_id, self._values[label], label)

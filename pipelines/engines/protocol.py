@@ -36,7 +36,8 @@ class GeneratorSpec:
         threads: CPU threads of the engine; 0 takes all cores.
         max_adapters, max_lora_rank: adapters in flight at a time and their largest rank; 0 serves no adapter.
         lora_modules: what adapters may change, by the last part of a module's name; all that vLLM can wrap where empty.
-        serves: `answers`, or `verdicts` of a sequence classifier by vLLM's pooling runner.
+        serves: `answers`, `verdicts` of a sequence classifier by vLLM's pooling runner, or `judgements`: what a judge that
+            writes says to messages.
         alone: no other engine of the owner that serves the same stays on the device: it is ended before this one starts.
         owner: run and user that may use the engine; no other adopts it.
         home: host-local directory for sockets, locks and logs.
@@ -56,7 +57,7 @@ class GeneratorSpec:
     max_adapters: int = 0
     max_lora_rank: int = 16
     lora_modules: tuple[str, ...] = ()
-    serves: Literal["answers", "verdicts"] = "answers"
+    serves: Literal["answers", "verdicts", "judgements"] = "answers"
     alone: bool = False
     owner: str = ""
     home: str = ""
@@ -138,13 +139,14 @@ class ScorerSpec:
 
     Attributes:
         name: `safety`, `helpfulness`, or the name of another judge of the run.
-        kind: `classifier` (a sequence-classification model), `rule` (a Python function), `guard` or `rubric` (models
-            behind an endpoint).
-        model: local directory of a classifier, `package.module:function` of a rule, or the endpoint's name of a model.
+        kind: `classifier` (a sequence-classification model), `rule` (a Python function), `guard` or `rubric` (models that
+            write, behind an endpoint or served here).
+        model: local directory of a classifier, `package.module:function` of a rule, the endpoint's name of a model, or the
+            source of one that is served here.
         digest: digest of weights, prompt and parameters; the scorer's identity.
         max_length: longest (prompt, response) pair in tokens.
         batch_size: pairs a forward pass; changes speed only.
-        engine: the engine that serves a classifier; None where the process that asks computes it.
+        engine: the engine that serves the model; None where the process that asks computes it, or an endpoint has it.
         options: further options, as data.
     """
 

@@ -151,7 +151,7 @@ def open_scorer(spec: ScorerSpec) -> Scorer:
 def close_scorers() -> None:
     """Free the judges that this process holds."""
     for scorer in _open.values():
-        if isinstance(scorer, ClassifierScorer | PooledClassifierScorer):
+        if isinstance(scorer, ClassifierScorer | PooledClassifierScorer | GuardScorer | RubricScorer):
             scorer.close()
     _open.clear()
 

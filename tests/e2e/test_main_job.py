@@ -141,7 +141,7 @@ def test_lineage_refuses_a_checkpoint_whose_origins_are_not_kept_until_a_run_beg
     assert after == before
 
 
-def test_one_changed_byte_of_weights_one_changed_training_row_and_lost_origins_are_found(
+def test_one_changed_byte_of_weights_one_changed_row_or_digest_and_lost_origins_are_found(
     finished: Any, look: Any, told: Any, spark: Any
 ) -> None:
     path = finished.folder / "artifacts" / _last_target(finished, look)["path"] / "adapter_model.safetensors"
@@ -150,15 +150,24 @@ def test_one_changed_byte_of_weights_one_changed_training_row_and_lost_origins_a
     row = "role = 'target' AND round = 1 AND position = 0"
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     spark.sql(f"UPDATE {table} SET output = concat(output, ' ') WHERE {row}")
-    origins = f"delta.`{finished.folder / 'tables' / 'checkpoint_origins'}`"
-    version = spark.sql(f"DESCRIBE HISTORY {origins}").head()["version"]
-    spark.sql(f"DELETE FROM {origins} WHERE relation = 'wrote_answers'")
+    tampered = {
+        "checkpoint_origins": "DELETE FROM {} WHERE relation = 'wrote_answers'",
+        "seed_prompts": "UPDATE {} SET text = concat(text, ' ')",
+        "quality_results": "UPDATE {} SET suite_digest = '0' WHERE round = 1 AND check_name = 'enough_answers'",
+    }
+    names = {name: f"delta.`{finished.folder / 'tables' / name}`" for name in tampered}
+    versions = {name: spark.sql(f"DESCRIBE HISTORY {names[name]}").head()["version"] for name in tampered}
+    for name, statement in tampered.items():
+        spark.sql(statement.format(names[name]))
     try:
         text = told(finished, "verify", "t", code=5)
     finally:
         path.write_bytes(whole)
         spark.sql(f"UPDATE {table} SET output = substr(output, 1, length(output) - 1) WHERE {row}")
-        spark.sql(f"RESTORE TABLE {origins} TO VERSION AS OF {version}")
+        for name, version in versions.items():
+            spark.sql(f"RESTORE TABLE {names[name]} TO VERSION AS OF {version}")
+    assert "rows of seed_prompts, data set" in text
+    assert "round 1 gate scores, attempt 1: its results name 2 suites" in text
     assert "of its origins are not what its training rows give" in text
     assert "adapter_model.safetensors" in text
     assert "training row 0 does not have the digest of its content" in text

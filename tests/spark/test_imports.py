@@ -13,6 +13,7 @@ from pipelines.config import DataConfig, ImportConfig, RunConfig
 from pipelines.errors import ConfigError, DataError
 from pipelines.imports import ImportTotals, check_datasets, import_all, import_source, suite_digest
 from pipelines.lakehouse import Lakehouse
+from pipelines.verify_imports import wrong_imports
 from schemas.digests import text_sha256
 from schemas.tables import (
     EVALUATION_PROMPTS,
@@ -164,6 +165,37 @@ def test_a_suite_has_one_digest_over_all_of_its_prompts_however_they_came(
     dev, test = suite_digest([text_sha256("c"), text_sha256("a")]), suite_digest([text_sha256("b")])
     assert [row[:2] for row in rows] == [("a", dev), ("b", test), ("c", dev)]
     assert held(lakehouse, "evaluation_prompts", "other suites", "text") == [("x",)]
+
+
+def test_one_changed_value_of_imported_data_is_named(
+    lakehouse: Lakehouse, bring: Callable[..., ImportTotals]
+) -> None:
+    of = "tampered"
+    totals = bring(_SEEDS, of)
+    label = {"input": "p", "output": "r", "label": 1, "aspect": "safety"}
+    bring([label, label | {"output": "other"}], of, "labels")
+    suite = {"suite": "benign", "split": "dev", "expected": "comply"}
+    bring([{"text": "x"}, {"text": "y"}], of, "suite", values=suite)
+    assert list(wrong_imports(lakehouse)) == []
+    for change in (
+        "seed_prompts SET text = 'b' WHERE dataset = 'tampered' AND text = 'a'",
+        "preferences SET label = 0 WHERE dataset = 'tampered' AND output = 'r'",
+        f"evaluation_prompts SET suite_digest = '0' WHERE text_sha256 = '{text_sha256('x')}' AND dataset = 'tampered'",
+        "imports SET rows_in = rows_in + 1, rows_new = rows_new + 1 WHERE dataset = 'tampered' AND kind = 'seeds'",
+        "import_refusals SET import_id = '0' WHERE dataset = 'tampered' AND line = 2",
+    ):
+        table, _, what = change.partition(" ")
+        lakehouse.spark.sql(f"UPDATE {lakehouse.name(table)} {what}")
+    examples = dict(held(lakehouse, "preferences", of, "output", "example_sha256"))
+    assert list(wrong_imports(lakehouse)) == [
+        "suite benign dev of data set tampered does not have the digest of its 2 prompts",
+        f"1 rows of preferences, data set tampered, do not have the digest of their content; the first is "
+        f"{examples['r']}",
+        f"1 rows of seed_prompts, data set tampered, do not have the digest of their content; the first is "
+        f"{text_sha256('a')}",
+        f"import {totals.import_id[:12]} of tampered refused 2 rows, import_refusals has 1",
+        "seed_prompts has 2 rows of data set tampered, its imports wrote 3",
+    ]
 
 
 def test_one_file_of_labels_serves_both_aspects(

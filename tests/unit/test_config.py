@@ -110,6 +110,17 @@ def test_engines_of_one_device_must_leave_each_other_room() -> None:
     with pytest.raises(ConfigError, match=r"come to 0\.975 of a device; lower them to 0\.95 together"):
         load_config(SANDBOX, [*POOLED, "reward_models.safety.memory_share=0.05"])
     assert load_config(SANDBOX, ["reward_models.safety.memory_share=0.9"]), "which is no engine"
+    with pytest.raises(ConfigError, match=r"memory_share of judge g come to 1\.000 of a device"):
+        load_config(SANDBOX, ["judges=[{name: g, kind: guard, model: m, memory_share: 0.1}]"])
+
+
+def test_a_judges_model_is_part_of_what_decides_results_and_its_share_is_not() -> None:
+    guard = "judges=[{{name: g, kind: guard, model: {}, memory_share: {}}}]"
+    config, *others = (
+        load_config(SANDBOX, [guard.format(*values)]) for values in (("m", 0.05), ("m", 0.04), ("n", 0.05))
+    )
+    assert [config.digest == other.digest for other in others] == [True, False]
+    assert {"model", "max_length", "memory_share"}.isdisjoint(load_config(SANDBOX).effective["judges"][0])
 
 
 def test_an_engine_serves_the_ranks_of_both_roles() -> None:

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipelines.errors import ConfigError
 from pipelines.gates import COLUMNS, CheckResult, Suite, load_suites, sentence
+from pipelines.gates.records import wrong_results
 from pipelines.plan import ALL
+from schemas.digests import canonical_json
 
 SUITES = Path(__file__).parents[2] / "conf" / "gates.yaml"
 Load = Callable[..., dict[str, Suite]]
@@ -171,3 +174,35 @@ def test_sentence_tells_value_seen_and_value_wanted(wanted: str, observed: str, 
     assert words in told
     assert told.startswith("Gate scores refused 24 rows: check first saw")
     assert "(second failed too); remedy: do this; the ways out" in told
+
+
+@pytest.mark.parametrize(
+    ("where", "changes", "words"),
+    [
+        (slice(0), {}, []),
+        (slice(1), {"suite_digest": "0"}, ["its results name 2 suites: 0, "]),
+        (slice(None), {"suite_digest": "0"}, ["name suite 0, but their checks are those of suite"]),
+        (slice(1), {"wanted": "{}"}, ["check enough_answers is not as in suite"]),
+        (slice(1), {"success": False}, ["published, but its check enough_answers failed"]),
+        (slice(1), {"success": False, "let_pass": True}, []),
+        (slice(None), {"suite_digest": "0", "wanted": "{}"}, []),  # of a suite that has changed since
+        (slice(1), None, ["check enough_answers is not as in suite", "results, the step counted"]),
+    ],
+)
+def test_recorded_results_are_of_their_suite_and_let_their_step_pass(
+    load: Load, where: slice, changes: dict[str, Any] | None, words: list[str]
+) -> None:
+    suite = load()["scores"]
+    ids = {"run_id": "r", "round": 1, "attempt": 2}
+    rows: list[dict[str, Any]] = [
+        {
+            **ids, "gate": "scores", "check_name": check.name, "expectation": check.expectation,
+            "wanted": canonical_json(check.wanted), "success": True, "suite_digest": suite.digest, "let_pass": None,
+        }
+        for check in suite.checks
+    ]  # fmt: skip
+    step = {**ids, "step": "score", "gates": ("scores",), "counts": {"checks_scores": len(rows)}}
+    rows[where] = [] if changes is None else [row | changes for row in rows[where]]
+    found = list(wrong_results(rows, {"r": {"scores": suite}}, [step]))
+    assert len(found) == len(words), found
+    assert all(part in told for part, told in zip(words, found, strict=True))

@@ -1,17 +1,19 @@
-"""Judges behind an endpoint: what is sent, what is read, and what a hostile or broken answer comes to."""
+"""Judges that write: what is sent, what is read, and what a hostile or broken answer comes to."""
 
 import json
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
 from pipelines.config import JudgeConfig
-from pipelines.engines.protocol import Score
+from pipelines.engines.protocol import GeneratorSpec, Score
 from pipelines.engines.scorers import close_scorers, open_scorer
 from pipelines.errors import ConfigError, EngineError
 from pipelines.scorers import judge_spec
+from tests import tiny
 from tests.http_endpoint import JsonHandler, serving
 
 VALUES = {"complied": 0.0, "refused": 1.0, "neither": None}
@@ -94,6 +96,24 @@ def test_a_guard_is_sent_the_prompt_and_the_response_as_a_dialogue(judge: Judge)
     ]
 
 
+def test_a_guard_that_is_served_here_is_asked_of_an_engine_of_its_own(
+    make_spec: Callable[..., GeneratorSpec], tmp_path: Path
+) -> None:
+    model = str(tiny.llama(tmp_path / "guard"))
+    config = JudgeConfig.model_validate({"name": "j", "kind": "guard", "model": model, "memory_share": 0.3})
+    spec = judge_spec(config, place=make_spec())
+    assert spec.engine is not None and (spec.engine.model, spec.engine.memory_share) == (model, 0.3)
+    items = [(str(words), "a prompt", "word " * words) for words in (2, 5, 12)]
+    found = {score.response_id: score for score in open_scorer(spec).score(items)}
+    close_scorers()
+    assert found["2"].value == pytest.approx(0.2) and found["5"].value == pytest.approx(0.5)
+    assert found["12"].value is None and "maximum context length" in (found["12"].error or "")
+    asked = [json.loads(line) for line in (tmp_path / "state" / "chats").read_text().splitlines()]
+    assert {(body["model"], body["temperature"], body["messages"][0]["content"]) for body in asked} == {
+        ("base", 0.0, "a prompt")
+    }
+
+
 def test_a_guard_that_says_neither_word_has_no_value(judge: Judge) -> None:
     found = judge({"else": _tokens({"maybe": 1.0}), "bare": {"message": {}}, "refused": None}, kind="guard")
     assert [score.value for score in found.values()] == [None] * 3
@@ -152,8 +172,13 @@ def test_what_is_judged_reaches_the_rubric_as_data(judge: Judge) -> None:
     ("settings", "lacking"),
     [
         ({"kind": "rule"}, "a rule needs function and values"),
-        ({"kind": "guard"}, "a guard needs endpoint"),
-        ({"kind": "rubric", "rubric": "words"}, "a rubric needs values and endpoint"),
+        ({"kind": "guard"}, "a guard needs either endpoint or model"),
+        (
+            {"kind": "guard", "model": "a", "endpoint": {"base_url": "b", "model": "c"}},
+            "either endpoint or model",
+        ),
+        ({"kind": "rubric", "rubric": "words"}, "a rubric needs values"),
+        ({"function": "a:b", "values": VALUES, "model": "a"}, "a rule asks no model"),
         ({"function": "a:b", "values": {"harmful": 0.0}}, "don't know the label 'harmful'"),
         ({"function": "a:b", "values": VALUES, "options": {"top_k": 3}}, "has no option 'top_k'"),
     ],

@@ -5,6 +5,7 @@ import logging
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import pytest
 import torch
@@ -120,14 +121,18 @@ def test_a_card_says_what_a_checkpoint_is_made_of(sft_job: Any) -> None:
         assert fact in card
 
 
-def test_a_run_is_logged_to_mlflow_with_its_training_set(sft_job: Any, tmp_path: Path) -> None:
+def test_a_run_is_logged_to_mlflow_with_its_training_set_and_checkpoint(sft_job: Any, tmp_path: Path) -> None:
     from mlflow.tracking import MlflowClient
 
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     job = sft_job(epochs=1)
     manifest = run(job, sft.train)
     tracked = TrainingJob.model_validate(
-        {**job.model_dump(), "tracking": {"uri": uri, "experiment": "rounds"}}
+        {
+            **job.model_dump(),
+            "tracking": {"uri": uri, "experiment": "rounds"},
+            "destination": str(tmp_path / "artifacts" / "checkpoints" / "c1"),
+        }
     )
     losses = [(step, 1.0) for step in range(1, 5)]
     assert tracking.track(tracked, manifest, losses, limit_s=240), "a new database is slow on a busy box"
@@ -141,6 +146,49 @@ def test_a_run_is_logged_to_mlflow_with_its_training_set(sft_job: Any, tmp_path:
     assert len(client.get_metric_history(logged.info.run_id, "train_loss")) == 4
     [used] = logged.inputs.dataset_inputs
     assert used.tags[0].value == manifest.snapshot_root
+    place = urlparse(logged.info.artifact_uri)
+    kept = tmp_path / place.scheme / place.path.lstrip("/")
+    for name in ("checkpoint.json", "README.md"):
+        assert (kept / name).read_bytes() == (Path(job.output) / name).read_bytes()
+    assert logged.outputs is not None
+    model = client.get_logged_model(logged.outputs.model_outputs[0].model_id)
+    assert model.source_run_id == logged.info.run_id and str(model.status) == "READY"
+    assert model.tags["mart.weights_sha256"] == manifest.weights_sha256
+    assert model.tags["mart.path"] == "artifacts/checkpoints/c1"
+    assert str(tmp_path).encode() not in (tmp_path / "mlflow.db").read_bytes(), "so that both can be moved"
+
+
+@pytest.mark.parametrize(
+    ("uri", "wish", "name"),
+    [
+        ("sqlite:////lakehouse/mlflow.db", None, "mart"),
+        ("databricks", None, "/Shared/mart"),
+        ("databricks://staging", "rounds", "/Shared/rounds"),
+        ("databricks", "/Users/me/rounds", "/Users/me/rounds"),
+    ],
+)
+def test_an_experiment_on_databricks_is_a_path_in_the_workspace(
+    uri: str, wish: str | None, name: str
+) -> None:
+    assert tracking.experiment_name(uri, wish) == name
+
+
+def test_a_trainer_is_given_the_drivers_credentials_for_databricks_and_goes_without_where_there_are_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mlflow.utils import databricks_utils
+
+    from pipelines.training_jobs import _credentials
+
+    there = {"DATABRICKS_HOST": "https://host", "DATABRICKS_TOKEN": "token"}
+    monkeypatch.setattr(databricks_utils, "get_databricks_env_vars", lambda uri: there)
+    assert _credentials("databricks") == there and _credentials("sqlite:///mlflow.db") == {}
+
+    def none(uri: str) -> None:
+        raise RuntimeError("no notebook here")
+
+    monkeypatch.setattr(databricks_utils, "get_databricks_env_vars", none)
+    assert _credentials("databricks") == {}
 
 
 def test_an_experiment_that_another_trainer_makes_first_is_found(

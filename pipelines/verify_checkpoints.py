@@ -1,0 +1,133 @@
+"""`mart verify` of checkpoints: recipe, training rows, their origins, snapshot and weights, each against its digest."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
+from itertools import groupby
+from typing import Any
+
+from pyspark.sql import DataFrame, Row
+from pyspark.sql import functions as F
+
+from pipelines.artifacts import Artifacts
+from pipelines.errors import IntegrityError
+from pipelines.lakehouse import Lakehouse
+from pipelines.origins import origins_of, tables_of
+from pipelines.training_jobs import REWARD_ROLES, prove_checkpoint
+from schemas.digests import digest, root_digest
+from schemas.manifests import SNAPSHOT_FILE, SnapshotManifest, reward_example_sha256, sft_example_sha256
+from schemas.tables import BY_NAME
+
+NAMED = 3  # how many differing rows a finding names
+
+
+def wrong_checkpoints(
+    lakehouse: Lakehouse, artifacts: Artifacts, wanted: set[str]
+) -> Iterator[tuple[str, list[str]]]:
+    """Each checkpoint's short name, and what of its recipe, training rows, origins, snapshot and weights does not hold."""
+    table = lakehouse.read("checkpoints").where(F.col("checkpoint_id").isin(sorted(wanted)))
+    rows = {row["checkpoint_id"]: row for row in table.collect()}
+    training = _training_rows(lakehouse, {name: json.loads(row["recipe"]) for name, row in rows.items()})
+    origins = _origins(lakehouse, sorted(rows))
+    for checkpoint_id in sorted(wanted):
+        row = rows.get(checkpoint_id)
+        found = ["it is not registered"] if row is None else list(_checkpoint(artifacts, row))
+        yield checkpoint_id[:12], found + training.get(checkpoint_id, []) + origins.get(checkpoint_id, [])
+
+
+def _checkpoint(artifacts: Artifacts, row: Row) -> Iterator[str]:
+    """Recipe, snapshot and weights of a checkpoint, each against its digest."""
+    checkpoint_id = row["checkpoint_id"]
+    recipe = json.loads(row["recipe"])
+    if digest(recipe) != checkpoint_id:
+        yield "its recipe does not give its id"
+    folder = artifacts.snapshot(checkpoint_id)
+    try:
+        snapshot = SnapshotManifest.model_validate_json((folder / SNAPSHOT_FILE).read_text())
+        yield from (change for entry in snapshot.files if (change := entry.difference(folder)))
+        if snapshot.root != recipe["training_root"]:
+            yield f"{folder / SNAPSHOT_FILE} has root {snapshot.root}, the recipe says {recipe['training_root']}"
+    except (OSError, ValueError) as error:
+        yield f"its snapshot can't be read: {error}"
+    try:
+        manifest = prove_checkpoint(artifacts.root / row["path"])
+    except IntegrityError as error:
+        yield str(error)
+        return
+    said = {
+        "weights_sha256": manifest.weights_sha256,
+        "training_root": manifest.snapshot_root,
+        "checkpoint_id": manifest.checkpoint_id,
+    }
+    for name, value in said.items():
+        if row[name] != value:
+            yield f"its table says {name} {row[name]}, its manifest says {value}"
+
+
+def _origins(lakehouse: Lakehouse, checkpoints: Sequence[str]) -> dict[str, list[str]]:
+    """What is wrong with the kept origins of each checkpoint: they must be what its training rows give.
+
+    But for the names of data sets: a later import may hold a text, too.
+    """
+    same = [name for name in BY_NAME["checkpoint_origins"].key if name != "datasets"]
+    given = origins_of(tables_of(lakehouse), checkpoints)
+    kept = lakehouse.read("checkpoint_origins").where(F.col("checkpoint_id").isin(list(checkpoints)))
+    sides = [
+        given.select(*same, F.col("training_rows").alias("given"), F.lit(0).alias("kept")),
+        kept.select(*same, F.lit(0).alias("given"), F.col("training_rows").alias("kept")),
+    ]
+    rows = reduce(DataFrame.unionAll, sides).groupBy(*same)
+    counted = (
+        rows.agg(F.sum("given").alias("given"), F.sum("kept").alias("kept"))
+        .groupBy("checkpoint_id")
+        .agg(F.count_if(F.col("given") != F.col("kept")).alias("wrong"), F.sum("kept").alias("kept"))
+    )
+    return {
+        row["checkpoint_id"]: [
+            f"{row['wrong']} of its origins are not what its training rows give"
+            if row["kept"]
+            else "its origins are not kept; `mart run` of any run, or `mart step begin`, fills them in"
+        ]
+        for row in counted.where("wrong > 0").collect()
+    }
+
+
+def _training_rows(lakehouse: Lakehouse, recipes: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
+    """What is wrong with the training rows of each checkpoint; rows are streamed, one query for all."""
+    columns = ("checkpoint_id", "position", "input", "output", "weight", "label", "rejected", "split")
+    rows = (
+        lakehouse.read("training_examples")
+        .where(F.col("checkpoint_id").isin(sorted(recipes)))
+        .select(*columns, "example_sha256")
+        .orderBy("checkpoint_id", "position")
+    )
+    wrong = {name: wrong_rows(iter(()), recipe) for name, recipe in recipes.items()}
+    for name, mine in groupby(rows.toLocalIterator(), key=lambda row: row["checkpoint_id"]):
+        wrong[name] = wrong_rows(mine, recipes[name])
+    return wrong
+
+
+def wrong_rows(rows: Iterator[Mapping[str, Any]], recipe: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a checkpoint's training rows, which come in order of position and are not kept."""
+    wrong: list[str] = []
+    place = 0
+
+    def digests() -> Iterator[str]:
+        nonlocal place
+        for row in rows:
+            if recipe["role"] in REWARD_ROLES:
+                value = reward_example_sha256(
+                    row["input"], row["output"], row["label"], row["rejected"], row["split"]
+                )
+            else:
+                value = sft_example_sha256(row["input"], row["output"], row["weight"], recipe["role"])
+            if row["position"] != place and len(wrong) < NAMED:
+                wrong.append(f"training row {row['position']} stands at place {place}")
+            if value != row["example_sha256"] and len(wrong) < NAMED:
+                wrong.append(f"training row {row['position']} does not have the digest of its content")
+            place += 1
+            yield value
+
+    if root_digest(digests()) != recipe["training_root"]:
+        wrong.append(f"its {place} training rows do not give the root that its recipe names")
+    return wrong
