@@ -144,7 +144,7 @@ def map_in_pandas(folder: Path, rows: int) -> Asked:
         for name in dropped:
             os.environ.pop(name, None)
         os.environ.update(settings)
-        from vllm import LLM, SamplingParams
+        from vllm import LLM, SamplingParams, TokensPrompt
         from vllm.lora.request import LoRARequest
 
         llm = LLM(**arguments)
@@ -152,14 +152,14 @@ def map_in_pandas(folder: Path, rows: int) -> Asked:
         _mark_ready(folder)
         for batch in batches:
             answers = llm.generate(
-                [{"prompt_token_ids": [int(token) for token in ids]} for ids in batch["token_ids"]],
+                [TokensPrompt(prompt_token_ids=[int(token) for token in ids]) for ids in batch["token_ids"]],
                 [
                     SamplingParams(
                         temperature=float(row.temperature), top_p=float(row.top_p), max_tokens=int(row.max_tokens), seed=int(row.seed)
                     )
                     for row in batch.itertuples()
                 ],
-                lora_request=[loras.get(name) for name in batch["adapter"]],
+                lora_request=[loras.get(name) for name in batch["adapter"]],  # type: ignore[misc]
                 use_tqdm=False,
             )  # fmt: skip
             outputs = [answer.outputs[0] for answer in answers]
@@ -184,7 +184,7 @@ def transformers(folder: Path, rows: int) -> Asked:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
         _mark_ready(folder)
         for whole in batches:
             for start in range(0, len(whole), _BATCH):
