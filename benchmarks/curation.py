@@ -260,7 +260,7 @@ def main() -> int:
     options = parser.parse_args()
     sizes = sorted(int(rows) for rows in options.rows.split(","))
     with tempfile.TemporaryDirectory() as name:
-        lines = []
+        lines: list[dict[str, Any]] = []
         java = "-XX:TieredStopAtLevel=4" if options.compiled else ""
         with open_session(Path(name) / "scratch", java_options=java) as spark:
             if options.compiled:

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from datatrove.data import Document
-from datatrove.pipeline.inference.run_inference import InferenceConfig, InferenceRunner
-from datatrove.pipeline.inference.servers import vllm_server
-from datatrove.pipeline.writers.jsonl import JsonlWriter
+from datatrove.data import Document  # type: ignore[import-not-found]
+from datatrove.pipeline.inference.run_inference import InferenceConfig, InferenceRunner  # type: ignore[import-not-found]
+from datatrove.pipeline.inference.servers import vllm_server  # type: ignore[import-not-found]
+from datatrove.pipeline.writers.jsonl import JsonlWriter  # type: ignore[import-not-found]
 
 # When a request was sent, which waits for the server, and when its answer came; it is written as it comes.
 times: list[float] = []

@@ -214,7 +214,7 @@ def bare_server(socket: str, requests: list[GenerationRequest], in_flight: int) 
 def _offline(
     arguments: Mapping[str, Any], adapters: list[Adapter], requests: list[GenerationRequest], to: Any
 ) -> None:
-    from vllm import LLM, SamplingParams
+    from vllm import LLM, SamplingParams, TokensPrompt
     from vllm.lora.request import LoRARequest
 
     llm = LLM(**arguments)
@@ -224,7 +224,7 @@ def _offline(
 
     def ask(these: list[GenerationRequest]) -> int:
         answers = llm.generate(
-            [{"prompt_token_ids": list(request.token_ids)} for request in these],
+            [TokensPrompt(prompt_token_ids=list(request.token_ids)) for request in these],
             [
                 SamplingParams(
                     temperature=request.temperature,
@@ -234,7 +234,7 @@ def _offline(
                 )
                 for request in these
             ],
-            lora_request=[loras.get(request.adapter or "") for request in these],
+            lora_request=[loras.get(request.adapter or "") for request in these],  # type: ignore[misc]
             use_tqdm=False,
         )
         return sum(len(answer.outputs[0].token_ids) for answer in answers)
@@ -319,8 +319,8 @@ def main() -> int:
                     for number in tries:
                         run = f"many-{at}-{number}"
                         planned.append(pipeline.plan(run, many[at :: options.slices], names, LENGTHS))
-                        ask = partial(pipeline.ask, run, spec, adapters, number)
-                        turn.append((f"pipeline, {number} in flight", ask))
+                        piped = partial(pipeline.ask, run, spec, adapters, number)
+                        turn.append((f"pipeline, {number} in flight", piped))
                     requests = pipeline.requests(run)
                     asked += requests
                     turn.append((BARE, partial(bare_server, socket, requests, held)))

@@ -138,6 +138,6 @@ def _times(lakehouse: Lakehouse, mine: Column) -> str:
         )
     return tabulate(
         lines,
-        headers=["time", "seconds", "% with no request in flight and no trainer"],
+        headers=["time", "seconds", "% with no step asking and no trainer"],
         disable_numparse=True,
     )

@@ -1,4 +1,4 @@
-"""How long engines and trainers had work, when steps run side by side."""
+"""How long steps asked engines and judges, or trainers ran, when steps run side by side."""
 
 import threading
 import time
@@ -11,7 +11,8 @@ from pipelines.step import Counts
 class BusyClock:
     """Shares time out among the steps that are busy in it: a second in which two are gives each a half.
 
-    The steps' seconds add up to the time in which anything was busy, so that what is left of a round is idle time.
+    The steps' seconds add up to the time in which any was busy, so that what is left of a round is idle time. A device may idle
+    in a busy second too: a step is busy from its first task's start to its last commit.
     """
 
     def __init__(self) -> None:

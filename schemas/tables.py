@@ -619,7 +619,7 @@ STEPS = Table(
         Column(
             "busy_seconds",
             "DOUBLE",
-            "time with a request in flight or a trainer running; shared out among steps side by side",
+            "time in which its requests were asked, from their tasks' start to the last commit, or a trainer's process ran; shared out among steps side by side",
             volatile=True,
         ),
         Column("error", "STRING", "why it failed or what blocked it", nullable=True, volatile=True),

@@ -9,7 +9,7 @@
 -- reads: table to version read, JSON
 -- writes: table to version written, JSON
 -- counts: rows in, out, refused and the like, JSON
--- busy_seconds: time with a request in flight or a trainer running; shared out among steps side by side
+-- busy_seconds: time in which its requests were asked, from their tasks' start to the last commit, or a trainer's process ran; shared out among steps side by side
 SELECT
   run_id,
   round,

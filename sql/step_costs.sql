@@ -6,7 +6,7 @@
 -- step: name of the step
 -- attempt: the attempt that was published, from 1
 -- seconds: from its start to its end
--- busy_seconds: time with a request in flight or a trainer running; shared out among steps side by side
+-- busy_seconds: time in which its requests were asked, from their tasks' start to the last commit, or a trainer's process ran; shared out among steps side by side
 -- busy_share: busy_seconds / seconds
 -- rows: rows written
 -- errors: requests without a usable answer

@@ -1,9 +1,15 @@
 """Kills a small run at random moments and starts it again: `python -m tests.chaos --kills 10` (`make chaos N=10`).
 
-Killed, with SIGKILL and one at a time, are the driver, its JVM, a Spark Python worker, the engine's server, its core, and
-the trainer, whichever is alive at the moment drawn. A run that has ended is verified and another one begun in
-the same lakehouse. At the end everything must prove whole, and no process, socket, lock, temporary folder or piece of
-shared memory may be left half a minute later. Prints a JSON report; the exit code is 1 if anything was wrong.
+Killed, with SIGKILL and one at a time, are the driver, its JVM (in local mode the executor as well; tests/e2e/test_cluster.py
+kills a worker with its executors), a Spark Python worker, the engine's server, its core, and the trainer, whichever is alive at the
+moment drawn. A run that has ended is verified and another one begun in the same lakehouse.
+
+Every few seconds it looks for what dead drivers and engines left: processes of a driver that is gone and of no engine
+on record whose lease is fresh, sockets and temporary folders of no such engine, and what lay among temporary files when a driver ended.
+Each must be gone once the next driver has lived for an engine's lease and 15 s more. `mart verify` proves the run that is
+under way, beside the driver, after every kill, or as often as `--verify-each` says; kills that come at once share one. When a run has ended,
+no process, socket, held lock, temporary folder or piece of shared memory may be left half a minute later.
+Prints a JSON report; the exit code is 1 if anything was wrong.
 """
 
 import argparse
@@ -16,12 +22,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from tests.e2e.small import SMALL, Mart
+from tests.leftovers import DRIVER, SHARED, held_locks, processes, suspects, unused_shared_memory
 
 Cmdline = Callable[[str, str], bool]
 # Who a process is, by its command line and its parent's.
@@ -32,52 +40,63 @@ TARGETS: dict[str, Cmdline] = {
     "core": lambda line, parent: "EngineCore" in line,
     "trainer": lambda line, parent: "training.preload" in line and "training.preload" in parent,
 }
-
-
-def processes(mark: str) -> Iterator[tuple[int, str, str]]:
-    """Pid, command line and parent's command line of every process whose environment holds the mark."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark.encode() not in (folder / "environ").read_bytes():
-                continue
-            stat = (folder / "stat").read_text().rpartition(")")[2].split()
-            if stat[0] in "ZX" or int(folder.name) == os.getpid():
-                continue
-            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            above = (Path("/proc") / stat[1] / "cmdline").read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        yield int(folder.name), line, above
+KINDS = ("driver", *TARGETS)
+_TICK_SECONDS = 2.0
+_MARGIN_SECONDS = 15.0  # beyond an engine's lease
+_SETTLED_SECONDS = 5.0  # after a kill, until it is verified
 
 
 @dataclass
 class Chaos:
-    """One session of kills over one lakehouse."""
+    """One session of kills over one lakehouse.
+
+    Attributes:
+        mart: the lakehouse and the settings of its runs; its folder's parent is the session's own.
+        source: of the random moments.
+        kills: how many.
+        pauses: the least and the most seconds before a kill.
+        most: kills of one kind, at most; where nothing else is alive, the next one waits for another kind.
+        verify_each: kills between two proofs of a run that is under way; 0 proves only runs that have ended.
+    """
 
     mart: Mart
     source: random.Random
     kills: int
-    longest: float
+    pauses: tuple[float, float]
+    most: int = sys.maxsize
+    verify_each: int = 0
     events: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     run: int = 0
+    drivers: int = 0
+    verifications: list[float] = field(default_factory=list)
     _driver: "subprocess.Popen[bytes] | None" = None
+    _began: float = 0.0
+    _killed_at: float = 0.0
+    _looked: float = 0.0
+    _unproved: int = 0
+    _orphans: set[Path] = field(default_factory=set)
+    _suspected: dict[str, float] = field(default_factory=dict)
+    _shared: frozenset[str] = field(default_factory=lambda: frozenset(os.listdir(SHARED)))
 
     @property
-    def mark(self) -> str:
-        """What the environment of every process of the session holds."""
-        return str(self.mart.folder.parent)
+    def folder(self) -> Path:
+        """What the environment of every process of the session names."""
+        return self.mart.folder.parent
+
+    @cached_property
+    def grace(self) -> float:
+        """Seconds that what a dead driver left may outlive the start of the next one."""
+        return self.mart.config().engine.lease_seconds + _MARGIN_SECONDS
 
     @property
     def environment(self) -> dict[str, str]:
         """A folder of its own for temporary files and sockets, to see what is left in it."""
-        places = {
-            "TMPDIR": self.mart.folder.parent / "tmp",
-            "XDG_RUNTIME_DIR": self.mart.folder.parent / "run",
-        }
+        places = {"TMPDIR": self.folder / "tmp", "XDG_RUNTIME_DIR": self.folder / "run"}
         for place in places.values():
             place.mkdir(exist_ok=True, mode=0o700)
-        return self.mart.environment() | {name: str(place) for name, place in places.items()}
+        named = {name: str(place) for name, place in places.items()}
+        return self.mart.environment() | named | {DRIVER: str(self.drivers)}
 
     def words(self) -> list[str]:
         """The command of the run that is under way."""
@@ -87,83 +106,135 @@ class Chaos:
 
     def start(self) -> "subprocess.Popen[bytes]":
         """Start the driver, or start it again."""
-        log = self.mart.folder.parent / f"log-{len(self.events)}.txt"
+        self.drivers += 1
+        log = self.folder / f"log-{self.drivers}.txt"
         with log.open("ab") as stream:
             self._driver = subprocess.Popen(
                 self.words(), env=self.environment, stdout=stream, stderr=stream, start_new_session=True
             )
+        self._began = time.monotonic()
         return self._driver
 
-    def kill_one(self, driver: "subprocess.Popen[bytes]") -> None:
-        """Kill a process that is alive, drawn by its kind first."""
+    def kill_one(self, driver: "subprocess.Popen[bytes]") -> bool:
+        """Kill a process that is alive, drawn by its kind first; gives whether there was one to kill."""
         alive: dict[str, list[int]] = {"driver": [driver.pid]}
-        for pid, line, above in processes(self.mark):
+        for seen in processes(str(self.folder)):
             for name, matches in TARGETS.items():
-                if matches(line, above):
-                    alive.setdefault(name, []).append(pid)
-        # The rarest kinds first: a trainer or a core is not always there.
+                if matches(seen.line, seen.above):
+                    alive.setdefault(name, []).append(seen.pid)
         done = [event["target"] for event in self.events]
-        fewest = min(done.count(name) for name in alive)
-        name = self.source.choice(sorted(name for name in alive if done.count(name) == fewest))
+        wanted = [name for name in alive if done.count(name) < self.most]
+        if not wanted:
+            return False
+        # The rarest kinds first: a trainer or a core is not always there.
+        fewest = min(done.count(name) for name in wanted)
+        name = self.source.choice(sorted(name for name in wanted if done.count(name) == fewest))
         pid = self.source.choice(alive[name])
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
-            return
-        self.events.append({"target": name, "at": round(time.monotonic(), 1), "run": self.run})
+            return False
+        self._killed_at = time.monotonic()
+        self._unproved += 1
+        self.events.append({"target": name, "at": round(self._killed_at, 1), "run": self.run})
         print(f"kill {len(self.events)}: {name}", file=sys.stderr, flush=True)
+        return True
 
     def ended(self, code: int, *, killed: bool) -> None:
         """What follows when the driver has ended."""
+        self._orphans |= set((self.folder / "tmp").iterdir())
         if code == 0:
             self.verify()
+            self.problems += [f"left behind by run-{self.run}: {item}" for item in self.leftovers()]
             self.run += 1
         elif not killed:
             self.problems.append(
-                f"run-{self.run} ended with {code} though nothing was killed: see {self.mark}"
+                f"run-{self.run} ended with {code} though nothing was killed: see {self.folder}"
             )
 
     def verify(self) -> None:
-        """`mart verify` of the run that has just ended."""
+        """`mart verify` of the run that is under way or has just ended."""
+        self._unproved = 0
         words = self.mart.command("verify", f"run-{self.run}")
+        started = time.monotonic()
         ended = subprocess.run(words, env=self.environment, capture_output=True, text=True, check=False)
-        if ended.returncode:
+        self.verifications.append(round(time.monotonic() - started, 1))
+        unbegun = ended.returncode == 2 and "there is no " in ended.stderr
+        if ended.returncode and not unbegun:
             self.problems.append(f"run-{self.run} does not prove whole: {ended.stderr[-2000:]}")
         print(f"run-{self.run}: verify ended with {ended.returncode}", file=sys.stderr, flush=True)
 
+    def suspects(self) -> set[str]:
+        """What nobody alive accounts for: as `tests.leftovers` has it, and what lay among temporary files when a driver ended."""
+        alive = self._driver is not None and self._driver.poll() is None
+        found = suspects(self.folder, self.drivers if alive else None, self.grace)
+        return found | {str(path) for path in self._orphans if path.exists()}
+
+    def look(self) -> None:
+        """Every few seconds: note what is suspect, and complain of what has been for too long."""
+        now = time.monotonic()
+        if now - self._looked < _TICK_SECONDS:
+            return
+        self._looked = now
+        self._suspected = {name: self._suspected.get(name, now) for name in self.suspects()}
+        for name, since in self._suspected.items():
+            if now - max(since, self._began) > self.grace:
+                self.problems.append(f"left behind while run-{self.run} went on: {name}")
+
+    def wait(self, driver: "subprocess.Popen[bytes]", seconds: float) -> int | None:
+        """Wait for the driver's end or for so long, with an eye on what is left behind; gives its exit code or None."""
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0 and not self.problems:
+            try:
+                return driver.wait(min(left, _TICK_SECONDS))
+            except subprocess.TimeoutExpired:
+                self.look()
+            settled = time.monotonic() - max(self._killed_at, self._began) > _SETTLED_SECONDS
+            if settled and 0 < self.verify_each <= self._unproved:
+                self.verify()
+        return driver.poll()
+
     def go(self) -> None:
         """Kill as often as asked, then let the last run end."""
-        driver = self.start()
-        killed = False
-        while len(self.events) < self.kills and not self.problems:
-            try:
-                code = driver.wait(self.source.uniform(2.0, self.longest))
-            except subprocess.TimeoutExpired:
-                self.kill_one(driver)
-                killed = True
-                continue
-            self.ended(code, killed=killed)
-            driver, killed = self.start(), False
-        for _ in range(4):
-            if (code := driver.wait()) == 0 or self.problems:
-                break
-            self.ended(code, killed=killed)
-            driver, killed = self.start(), False
-        self.ended(code, killed=killed)
-        if code:
-            self.problems.append(f"the last run ended with {code}")
+        driver, killed = self.start(), False
+        try:
+            pause = self.source.uniform(*self.pauses)
+            while len(self.events) < self.kills and not self.problems:
+                code = self.wait(driver, pause)
+                if code is not None:
+                    self.ended(code, killed=killed)
+                    driver, killed = self.start(), False
+                elif self.kill_one(driver):
+                    killed = True
+                else:
+                    pause = 0.2
+                    continue
+                pause = self.source.uniform(*self.pauses)
+            for _ in range(4):
+                while (code := self.wait(driver, _TICK_SECONDS)) is None and not self.problems:
+                    pass
+                if not code or self.problems:
+                    break
+                self.ended(code, killed=killed)
+                driver, killed = self.start(), False
+            if not self.problems:
+                self.ended(driver.wait(), killed=killed)
+                if driver.returncode:
+                    self.problems.append(f"the last run ended with {driver.returncode}")
+        finally:
+            driver.kill()
+            driver.wait()
 
     def leftovers(self) -> list[str]:
-        """What is left after half a minute."""
+        """What is left after half a minute, with no driver alive; a log of an engine is kept on purpose."""
         deadline = time.monotonic() + 30
-        while (left := [line[:200] for _, line, _ in processes(self.mark)]) and time.monotonic() < deadline:
+        while (left := self._all_left()) and time.monotonic() < deadline:
             time.sleep(1)
-        for name in ("tmp", "run"):
-            for path in (self.mart.folder.parent / name).rglob("*"):
-                # A log of an engine is kept on purpose; so are the lock files beside it, which nobody holds.
-                if path.is_socket() or (name == "tmp" and path.parent.name == "tmp"):
-                    left.append(str(path))
-        return left
+        return sorted(left)
+
+    def _all_left(self) -> set[str]:
+        temporary = {str(path) for path in (self.folder / "tmp").iterdir()}
+        return self.suspects() | temporary | held_locks(self.folder) | unused_shared_memory(self._shared)
 
 
 def main() -> int:
@@ -174,21 +245,26 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--longest", type=float, default=90.0, help="seconds to the next kill, at most")
+    parser.add_argument(
+        "--verify-each", type=int, default=1, help="kills between two proofs; 0: ended runs only"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the folder")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="chaos-"))
-    shared = set(os.listdir("/dev/shm"))
-    mart = Mart(folder / "lakehouse", SMALL | {"rounds": 1})
-    chaos = Chaos(mart, random.Random(options.seed), options.kills, options.longest)
+    chaos = Chaos(
+        Mart(folder / "lakehouse", SMALL | {"rounds": 1}),
+        random.Random(options.seed),
+        options.kills,
+        (2.0, options.longest),
+        verify_each=options.verify_each,
+    )
     started = time.monotonic()
     chaos.go()
-    chaos.problems += [f"left behind: {item}" for item in chaos.leftovers()]
-    chaos.problems += [f"left behind: /dev/shm/{name}" for name in set(os.listdir("/dev/shm")) - shared]
-    counts = {name: sum(event["target"] == name for event in chaos.events) for name in ("driver", *TARGETS)}
     report = {
-        "kills": counts,
+        "kills": {name: sum(event["target"] == name for event in chaos.events) for name in KINDS},
         "runs_ended": chaos.run,
         "seconds": round(time.monotonic() - started),
+        "verify_seconds": chaos.verifications,
         "problems": chaos.problems,
     }
     print(json.dumps(report, indent=1))
