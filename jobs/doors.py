@@ -9,7 +9,7 @@ from collections.abc import Callable
 from jobs.flags import choices, config_path, fork_point, pairs
 from jobs.place import Place, open_place
 from pipelines.config import ImportConfig, RunConfig, load_config
-from pipelines.errors import ConfigError, DataError
+from pipelines.errors import ConfigError
 
 log = logging.getLogger("mart")
 
@@ -97,16 +97,10 @@ def _import(options: argparse.Namespace) -> None:
 
 
 def _sql(options: argparse.Namespace) -> None:
-    from pyspark.errors import AnalysisException
-
-    from jobs.show import show_frame
+    from jobs.show import show_query
 
     with open_place(options, everything=True) as place:
-        try:
-            frame = place.lakehouse.spark.sql(options.query)
-        except AnalysisException as error:
-            raise DataError(f"Spark does not take the query: {error.getMessage().strip()}") from None
-        show_frame(frame, options.format, sys.stdout)
+        show_query(place.lakehouse.spark, options.query, options.format, sys.stdout)
 
 
 def _lineage(options: argparse.Namespace) -> None:

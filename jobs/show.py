@@ -2,15 +2,42 @@
 
 import csv
 import json
+import re
 from typing import IO, Any
 
-from pyspark.sql import DataFrame
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import AnalysisException, PySparkException
+from pyspark.sql import DataFrame, SparkSession
 from tabulate import tabulate
 
+from pipelines.errors import DataError
+from pipelines.history import no_such_run
 from pipelines.lakehouse import Lakehouse
 from pipelines.lineage import printable
 
 _WIDEST = 80
+_CONDITION = re.compile(r"\[[A-Z][A-Z0-9_.]+\] [^\n]+")
+
+
+def show_query(spark: SparkSession, query: str, format: str, out: IO[str]) -> None:
+    """Print what a query gives, as `show_frame` has it.
+
+    Raises:
+        DataError: Spark does not take the query, or it failed while it ran; in Spark's words, without the page of Java below.
+    """
+    try:
+        show_frame(spark.sql(query), format, out)
+    except AnalysisException as error:
+        raise DataError(f"Spark does not take the query: {error.getMessage().strip()}") from None
+    except (PySparkException, Py4JJavaError) as error:
+        raise DataError(f"the query failed while it ran: {_said(error)}") from None
+
+
+def _said(error: Exception) -> str:
+    """The condition and its remedy as Spark tells them, or else the first line of an error."""
+    words = f"{error.getMessage() if isinstance(error, PySparkException) else ''}\n{error}"
+    found = _CONDITION.search(words)
+    return found[0].strip() if found else words.strip().partition("\n")[0]
 
 
 def show_frame(frame: DataFrame, format: str, out: IO[str]) -> None:
@@ -40,12 +67,11 @@ def _short(value: Any) -> Any:
 
 
 def show_status(lakehouse: Lakehouse, run_id: str | None) -> None:
-    """Print each run: who drives it, and the newest event of its newest step."""
-    chosen = (
-        f"WHERE r.run_id = '{run_id}'"
-        if run_id and run_id.replace("-", "").replace("_", "").isalnum()
-        else ""
-    )
+    """Print each run, or the one named: who drives it, and the newest event of its newest step.
+
+    Raises:
+        ConfigError: there is no such run.
+    """
     lakehouse.ready("runs", "steps")
     query = f"""
         SELECT r.run_id, coalesce(r.lease_holder, '') AS driven_by, s.round, s.step, s.state, s.ended_at,
@@ -53,9 +79,13 @@ def show_status(lakehouse: Lakehouse, run_id: str | None) -> None:
         FROM {lakehouse.name("runs")} r LEFT JOIN (
             SELECT run_id, max_by(struct(round, step, state, ended_at, error), ended_at) AS s
             FROM {lakehouse.name("steps")} GROUP BY run_id
-        ) USING (run_id) {chosen} ORDER BY r.run_id
+        ) USING (run_id) ORDER BY r.run_id
     """
-    rows = [[_cell(value) for value in row] for row in lakehouse.spark.sql(query).collect()]
+    found = lakehouse.spark.sql(query).collect()
+    known = [row["run_id"] for row in found]
+    if run_id is not None and run_id not in known:
+        raise no_such_run(run_id, known)
+    rows = [[_cell(value) for value in row] for row in found if run_id in (None, row["run_id"])]
     print(
         tabulate(
             rows, headers=["run", "driven by", "round", "step", "state", "at (UTC)", "error"], maxcolwidths=60

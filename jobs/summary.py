@@ -1,8 +1,9 @@
 """The summary that ends a run: its figures round by round, each rate with its n and interval."""
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pyspark.sql import Column
+from pyspark.sql import Column, Row
 from pyspark.sql import functions as F
 from tabulate import tabulate
 
@@ -19,6 +20,7 @@ _RATES = (
     ("attack success in the round, {judge}", "attack_success_rate", "all"),
     ("adversary against warm start, {judge}", "adversary_success_rate", "target=warm_start"),
     ("adversary against target, {judge}", "adversary_success_rate", "target=current"),
+    ("agreement with held-out labels, {judge}", "reward_model_agreement", "all"),
 )
 _CHANGES = (
     ("violation, {judge}", "violation_change", "all"),
@@ -44,43 +46,57 @@ def summary(lakehouse: Lakehouse, run_id: str) -> str:
     """The tables of figures as text."""
     history = History(lakehouse, run_id)
     mine = history.mine()  # a fork begins with the rounds of what it was forked from
-    rows = lakehouse.read("round_metrics").where(mine).collect()
+    parts = [
+        f"Run {run_id}. Rates in %, with 95 % intervals; violation and benign sets are the same prompts in every round.",
+        *figures(lakehouse.read("round_metrics").where(mine).collect()),
+        "\n".join(f"round {round} {step}: {reason}" for round, step, reason in history.sat_out()),
+        _times(lakehouse, mine),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def figures(rows: Sequence[Mapping[str, Any] | Row]) -> list[str]:
+    """Rows of `round_metrics` as tables with a column a round: rates, changes, means and counts.
+
+    Where the n of a line is the same in all rounds it has a column of its own, otherwise it stands with each figure.
+    """
     metrics = {(row["metric"], row["judge"], row["slice"], row["round"]): row for row in rows}
     rounds = sorted({row["round"] for row in rows})
     judges = sorted(
         {row["judge"] for row in rows} - {"none"}, key=lambda name: (name in ("safety", "helpfulness"), name)
     )
-    parts = [
-        f"Run {run_id}. Rates in %, with 95 % intervals; violation and benign sets are the same prompts in every round."
+    return [
+        _table("rate", _RATES, judges, rounds, metrics, _rate_cell),
+        _table("change to the warm start, paired, points", _CHANGES, judges, rounds, metrics, _change_cell),
+        _table("mean", _MEANS, ["none"], rounds, metrics, _mean_cell),
+        _table("counts", _COUNTS, ["none"], rounds, metrics, _count_cell),
     ]
-    parts.append(_table("", _RATES, judges, rounds, metrics, _rate_cell))
-    parts.append(
-        _table("change to the warm start, paired, points", _CHANGES, judges, rounds, metrics, _change_cell)
-    )
-    parts.append(_table("mean", _MEANS, ["none"], rounds, metrics, _mean_cell))
-    parts.append(_table("counts", _COUNTS, ["none"], rounds, metrics, _count_cell))
-    parts.append("\n".join(f"round {round} {step}: {reason}" for round, step, reason in history.sat_out()))
-    parts.append(_times(lakehouse, mine))
-    return "\n\n".join(part for part in parts if part)
 
 
-def _table(title: str, wanted: Any, judges: list[str], rounds: list[int], metrics: Any, cell: Any) -> str:
-    lines = []
+def _table(
+    title: str,
+    wanted: Sequence[tuple[str, str, str]],
+    judges: list[str],
+    rounds: list[int],
+    metrics: Mapping[tuple[str, str, str, int], Any],
+    cell: Callable[[Any], str],
+) -> str:
+    lines, has_n = [], cell is not _count_cell
     for name, metric, slice in wanted:
         for judge in judges:
-            cells = [metrics.get((metric, judge, slice, round)) for round in rounds]
-            if any(cells):
-                n = max(row["n"] for row in cells if row is not None)
-                lines.append(
-                    [
-                        name.format(judge=judge),
-                        n if cell is not _count_cell else "",
-                        *[cell(row) for row in cells],
-                    ]
-                )
+            found = [metrics.get((metric, judge, slice, round)) for round in rounds]
+            if not any(found):
+                continue
+            sizes = {row["n"] for row in found if row is not None}
+            n = str(max(sizes)) if has_n and len(sizes) == 1 else ""
+            cells = [
+                f"{cell(row)} of {row['n']}" if has_n and not n and row is not None else cell(row)
+                for row in found
+            ]
+            lines.append([name.format(judge=judge), n, *cells])
     head = [
-        title or "rate",
-        "n" if cell is not _count_cell else "",
+        title,
+        "n" if has_n else "",
         *["warm start" if r == 0 else f"round {r}" for r in rounds],
     ]
     return tabulate(lines, headers=head, disable_numparse=True) if lines else ""

@@ -252,7 +252,7 @@ class AttackConfig(Part):
         near_duplicate: share of common word 3-grams (Jaccard) from which two prompts are near-duplicates.
         min_words, max_words: fluency filter, with `max_repeat`: largest share of the commonest word.
         fluency: whether that filter is on.
-        replay: past successes replayed to the target each round, as a share of `prompts`.
+        replay: successes of the round before replayed to the target each round, as a share of `prompts`.
     """
 
     prompts: int = Field(80, ge=1)
@@ -561,6 +561,10 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     except FileNotFoundError:
         raise ConfigError(
             f"no configuration at {path}: give the path of a YAML file, such as conf/sandbox.yaml"
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"{path} can't be read ({error.strerror}): give the path of a YAML file, such as conf/sandbox.yaml"
         ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None

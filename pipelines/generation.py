@@ -13,15 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
-from jinja2 import TemplateError
 from pyspark.sql import DataFrame, Window
 from pyspark.sql import functions as F
 from tqdm import tqdm
 
 from pipelines.engines.protocol import Adapter, GenerationOutcome, GenerationRequest, GeneratorSpec
-from pipelines.errors import ConfigError
 from pipelines.lakehouse import Lakehouse
-from pipelines.models import TokenizerFiles
+from pipelines.models import TokenizerFiles, rendering
 from pipelines.step import PLAN_COLUMNS, GenerationStep
 from schemas.digests import digest, seed_from
 from schemas.manifests import parse_messages
@@ -80,13 +78,8 @@ def write_requests(
             rows = []
             for item in batch.to_dict("records"):
                 row = {key: _plain(value) for key, value in item.items()}
-                try:
+                with rendering(tokenizer, base, f"step {name}"):
                     input_ids, given = rendered_input(tokenizer, row["messages"])
-                except TemplateError as error:
-                    raise ConfigError(
-                        f"the chat template of {base} can't render the messages of {name}: {error}. If it takes no system turn, "
-                        "leave out `system` and the preamble (respond.context_distillation.rounds: [])"
-                    ) from error
                 place = {"run_id": run_id, "round": round, "step": name}
                 row |= place | {"input_ids": input_ids, "scored_tokens": given}
                 request_id = digest(request_identity(row))

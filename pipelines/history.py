@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -144,11 +144,16 @@ def _trained(counts: Mapping[str, Any]) -> str | None:
     return counts.get("role") if "checkpoint_id" in counts else None
 
 
+def no_such_run(run_id: str, known: Iterable[str]) -> ConfigError:
+    """What is told of a run that is not among those known."""
+    return ConfigError(f"there is no run {run_id!r}; there are {', '.join(sorted(known)) or 'none'}")
+
+
 def _ancestry(lakehouse: Lakehouse, run_id: str) -> list[Part]:
     rows = lakehouse.read("runs").select("run_id", "parent_run_id", "parent_round").collect()
     runs = {row["run_id"]: row for row in rows}
     if run_id not in runs:
-        raise ConfigError(f"there is no run {run_id!r}; there are {', '.join(sorted(runs)) or 'none'}")
+        raise no_such_run(run_id, runs)
     parts: list[Part] = []
     name, last = run_id, 2**30
     while True:

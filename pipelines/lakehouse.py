@@ -16,7 +16,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
-from pyspark.sql.types import StructType, _parse_datatype_string
+from pyspark.sql.types import StructField, StructType, _parse_datatype_string
 
 from pipelines.errors import ConfigError, SchemaError
 from schemas.model import Column, Table
@@ -130,7 +130,7 @@ class Lakehouse:
         """Create what is missing, migrate what is older, refuse what differs from `schemas/`.
 
         Raises:
-            SchemaError: a table lacks or alters a column of ours, or is newer than this code.
+            SchemaError: a table lacks or alters a column, constraint or property of ours, or is newer than this code.
         """
         if not self._schema_made:
             where = f" LOCATION {quote(str(self.folder))}" if self.folder else ""
@@ -200,9 +200,10 @@ class Lakehouse:
         )
 
     def _check(self, table: Table) -> None:
-        found = self.spark.table(self.name(table.name)).schema
-        have = {item.name: item.dataType for item in found}
-        version = self.stored_version(table.name)
+        name = self.name(table.name)
+        have = {item.name: item for item in self.spark.table(name).schema}
+        properties = self._properties(table.name)
+        version = _version_in(properties)
         if version > table.version:
             raise SchemaError(
                 f"table {table.name} has schema version {version}, this code knows {table.version}: "
@@ -210,25 +211,30 @@ class Lakehouse:
             )
         if version < table.version:
             self._migrate(table, version, have)
-            have = {item.name: item.dataType for item in self.spark.table(self.name(table.name)).schema}
-        wrong = [
-            f"{column.name} is missing"
-            if column.name not in have
-            else f"{column.name} is {have[column.name].simpleString()}, not {column.type.lower()}"
-            for column in table.columns
-            if column.name not in have or have[column.name] != _parse_datatype_string(column.type)
-        ]
-        if wrong:
-            raise SchemaError(
-                f"table {table.name} differs from its schema: {'; '.join(wrong)}. "
-                "Restore the column, or start a new schema"
+            have = {item.name: item for item in self.spark.table(name).schema}
+        parts = tuple(item.name for item in self.spark.catalog.listColumns(name) if item.isPartition)
+        wrong = [*_wrong_columns(table, have), *_wrong_rules(table, properties)]
+        if parts != table.partitioned_by:
+            wrong.append(
+                (
+                    f"it is partitioned by {', '.join(parts) or 'nothing'}, not {', '.join(table.partitioned_by) or 'nothing'}",
+                    "write its rows into a table that is",
+                )
             )
+        if wrong:
+            remedies = "; ".join(dict.fromkeys(remedy for _, remedy in wrong))
+            raise SchemaError(
+                f"table {table.name} differs from its schema: {'; '.join(what for what, _ in wrong)}. "
+                f"Undo that ({remedies.format(table=f'ALTER TABLE {name}')}), or start a new schema"
+            )
+
+    def _properties(self, table: str) -> dict[str, str]:
+        rows = self.spark.sql(f"SHOW TBLPROPERTIES {self.name(table)}").collect()
+        return {row["key"]: row["value"] for row in rows}
 
     def stored_version(self, table: str) -> int:
         """The schema version that a table says it has."""
-        rows = self.spark.sql(f"SHOW TBLPROPERTIES {self.name(table)}").collect()
-        properties = {row["key"]: row["value"] for row in rows}
-        return int(properties.get("mart.table_version", "1"))
+        return _version_in(self._properties(table))
 
     def _migrate(self, table: Table, version: int, have: Mapping[str, Any]) -> None:
         names = [
@@ -339,6 +345,49 @@ class Lakehouse:
         writer = self.shape(table, frame).write.format("delta").mode("overwrite")
         writer = writer.option("replaceWhere", condition)
         retry_conflicts(f"table {table}", lambda: writer.saveAsTable(self.name(table)))
+
+
+def _version_in(properties: Mapping[str, str]) -> int:
+    return int(properties.get("mart.table_version", "1"))
+
+
+def _wrong_columns(table: Table, have: Mapping[str, StructField]) -> Iterator[tuple[str, str]]:
+    """What is wrong with a table's columns, each with its remedy, where `{table}` stands for ALTER TABLE and its name."""
+    migrated = {name for names in table.added.values() for name in names}  # which may be null in older rows
+    for column in table.columns:
+        found = have.get(column.name)
+        if found is None:
+            yield f"{column.name} is missing", "restore the column"
+        elif found.dataType != _parse_datatype_string(column.type):
+            yield (
+                f"{column.name} is {found.dataType.simpleString()}, not {column.type.lower()}",
+                "restore the column",
+            )
+        elif found.nullable and not column.nullable and column.name not in migrated:
+            yield f"{column.name} may be null", f"{{table}} ALTER COLUMN `{column.name}` SET NOT NULL"
+        elif column.nullable and not found.nullable:
+            yield f"{column.name} may not be null", f"{{table}} ALTER COLUMN `{column.name}` DROP NOT NULL"
+
+
+def _wrong_rules(table: Table, properties: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """The same of its constraints, and of how long it keeps old versions."""
+    for name, rule in table.checks.items():
+        found = properties.get(f"delta.constraints.{name}")
+        if found is None or found.split() != rule.split():
+            what = f"is {found}, not {rule}" if found else "is missing"
+            drop = f"{{table}} DROP CONSTRAINT {name}, " if found else ""
+            yield f"constraint {name} {what}", f"{drop}{{table}} ADD CONSTRAINT {name} CHECK ({rule})"
+    for key, value in _RETENTION.items():
+        found = properties.get(key)
+        if found is None or _days(found) < _days(value):
+            remedy = f"{{table}} SET TBLPROPERTIES ({quote(key)} = {quote(value)})"
+            yield f"{key} is {found or 'not set'}, and audits read what is older", remedy
+
+
+def _days(interval: str) -> float:
+    """The days of `interval 7 days`; none of an interval in another unit."""
+    found = re.fullmatch(r"(?:interval )?(\d+) days?", interval.strip(), re.IGNORECASE)
+    return int(found[1]) if found else 0
 
 
 def _nullable(column: Column) -> Column:

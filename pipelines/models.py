@@ -16,6 +16,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from pipelines.errors import ConfigError
 from schemas.digests import digest, file_sha256, tensors_sha256
 
@@ -187,6 +189,32 @@ def _loaded(files: TokenizerFiles) -> Any:
         for name, content in files.files:
             (Path(folder) / name).write_bytes(content)
         return tokenizer_for(folder)
+
+
+@contextmanager
+def rendering(tokenizer: Any, base: str, what: str) -> Iterator[None]:
+    """Tells in a sentence of a chat template that is missing or can't render.
+
+    Args:
+        tokenizer: renders within.
+        base: the model that it is of.
+        what: whose messages are rendered.
+
+    Raises:
+        ConfigError: that sentence.
+    """
+    if not tokenizer.chat_template:
+        raise ConfigError(
+            f"the tokenizer of {base} has no chat template, so the messages of {what} can't be rendered: choose a model that was "
+            "trained to chat, or put its template into that directory as chat_template.jinja"
+        )
+    try:
+        yield
+    except TemplateError as error:
+        raise ConfigError(
+            f"the chat template of {base} can't render the messages of {what}: {error}. If it takes no system turn, "
+            "leave out `system` and the preamble (respond.context_distillation.rounds: [])"
+        ) from error
 
 
 def tokenizer_for(path: str) -> Any:

@@ -24,7 +24,7 @@ from pipelines.artifacts import Artifacts
 from pipelines.config import RunConfig
 from pipelines.errors import IntegrityError, TrainingFailed
 from pipelines.lakehouse import Lakehouse
-from pipelines.models import LocalModel, TokenizerFiles, cache_folder
+from pipelines.models import LocalModel, TokenizerFiles, cache_folder, rendering
 from schemas.digests import canonical_json, digest, root_digest, seed_from
 from schemas.manifests import (
     CHECKPOINT_FILE,
@@ -80,6 +80,9 @@ def mark_fitting(frame: DataFrame, base: str, max_length: int) -> DataFrame:
         frame: rows with `input`.
         base: directory of the model whose tokenizer renders.
         max_length: tokens of prompt and completion.
+
+    Raises (where the frame is computed):
+        ConfigError: the model has no chat template, or one that can't render a row.
     """
 
     files = TokenizerFiles.of(base)  # the base itself may be on the driver's node only
@@ -87,7 +90,9 @@ def mark_fitting(frame: DataFrame, base: str, max_length: int) -> DataFrame:
     def fits(batches: Iterator[pd.Series]) -> Iterator[pd.Series]:
         tokenizer = files.load()
         for batch in batches:
-            yield batch.map(lambda text: len(render(tokenizer, parse_messages(text))) < max_length)
+            with rendering(tokenizer, base, "a training set"):
+                fitting = batch.map(lambda text: len(render(tokenizer, parse_messages(text))) < max_length)
+            yield fitting
 
     return frame.withColumn("fits", pandas_udf(fits, "boolean")("input"))  # type: ignore[call-overload]
 

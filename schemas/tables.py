@@ -543,7 +543,11 @@ ROUND_METRICS = Table(
     columns=(
         _RUN,
         _ROUND,
-        Column("metric", "STRING", "violation_rate, benign_refusal_rate, attack_success_rate, ..."),
+        Column(
+            "metric",
+            "STRING",
+            "violation_rate, benign_refusal_rate, attack_success_rate, reward_model_agreement, ...",
+        ),
         Column(
             "judge",
             "STRING",
@@ -602,7 +606,7 @@ GATE_OVERRIDES = Table(
 
 STEPS = Table(
     "steps",
-    grain="an event in the life of a step: started, done, failed or blocked; append-only",
+    grain="an attempt at a step that ended: done, failed or blocked; append-only",
     owner="runner",
     key=("run_id", "round", "step", "attempt", "state"),
     columns=(
@@ -610,9 +614,9 @@ STEPS = Table(
         _ROUND,
         Column("step", "STRING", "name of the step"),
         Column("attempt", "INT", "from 1", volatile=True),
-        Column("state", "STRING", "started, done, failed or blocked"),
+        Column("state", "STRING", "done, failed or blocked"),
         Column("started_at", "TIMESTAMP", "UTC", volatile=True),
-        Column("ended_at", "TIMESTAMP", "UTC; null while it runs", nullable=True, volatile=True),
+        Column("ended_at", "TIMESTAMP", "UTC", nullable=True, volatile=True),
         Column("reads", "STRING", "table to version read, JSON", volatile=True),
         Column("writes", "STRING", "table to version written, JSON", volatile=True),
         Column("counts", "STRING", "rows in, out, refused and the like, JSON"),

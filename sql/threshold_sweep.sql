@@ -15,6 +15,7 @@ WITH selected AS (
   INNER JOIN {schema}.responses AS r ON r.request_id = s.response_id AND r.run_id = s.run_id AND r.round = s.round
   LEFT SEMI JOIN {schema}.published_steps AS p
     ON p.run_id = s.run_id AND p.round = s.round AND p.step = 'select'
+  WHERE s.reason <> 'blank' -- which no threshold keeps, nor counts as an attack
 ),
 trials AS (
   SELECT threshold, tenths / 10D AS value

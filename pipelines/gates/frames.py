@@ -120,16 +120,13 @@ def curated(inputs: Inputs, batch: DataFrame) -> DataFrame:
     turns = F.from_json("input", "array<struct<role string, content string>>")
     rows = batch.withColumn("turns", turns)
     trained = F.col("split") == "train"
-    if "evaluation_prompts" in inputs.frames:
-        said = F.filter("turns", lambda turn: turn["role"] == "user")["content"]
-        ends = F.array(F.try_element_at(said, F.lit(1)), F.try_element_at(said, F.lit(-1)))
-        texts = F.when(F.col("role") == "adversary", F.array("output")).otherwise(F.array_distinct(ends))
-        asked = rows.where(trained).select("example_sha256", F.explode(texts).alias("asked"))
-        copies = near_copies(asked.select("asked"), inputs["evaluation_prompts"].select("text"), NEAR_COPY)
-        found = asked.join(copies, on="asked", how="left_semi").select("example_sha256").distinct()
-        rows = rows.join(found.withColumn("evaluation_copy", F.lit(1)), on="example_sha256", how="left")
-    else:
-        rows = rows.withColumn("evaluation_copy", F.lit(0))
+    said = F.filter("turns", lambda turn: turn["role"] == "user")["content"]
+    ends = F.array(F.try_element_at(said, F.lit(1)), F.try_element_at(said, F.lit(-1)))
+    texts = F.when(F.col("role") == "adversary", F.array("output")).otherwise(F.array_distinct(ends))
+    asked = rows.where(trained).select("example_sha256", F.explode(texts).alias("asked"))
+    copies = near_copies(asked.select("asked"), inputs["evaluation_prompts"].select("text"), NEAR_COPY)
+    found = asked.join(copies, on="asked", how="left_semi").select("example_sha256").distinct()
+    rows = rows.join(found.withColumn("evaluation_copy", F.lit(1)), on="example_sha256", how="left")
     own = F.col("source").isin(*OWN_SOURCES) if inputs.context.round > 0 else F.lit(None)
     return rows.select(
         "example_sha256",

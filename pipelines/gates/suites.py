@@ -101,6 +101,10 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"no suites at {path}: set gates.suites to a YAML file such as conf/gates.yaml"
         ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"{path} can't be read ({error.strerror}): set gates.suites to a YAML file such as conf/gates.yaml"
+        ) from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(raw, dict):

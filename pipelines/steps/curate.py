@@ -227,7 +227,7 @@ CURATE_SAFETY = _curate(
     "curate_safety",
     "safety_rm",
     lambda i: _reward_examples(i, "safety"),
-    ("preferences",),
+    ("preferences", "evaluation_prompts"),
     "§3.1: data of S_s",
     warm=True,
 )
@@ -235,7 +235,7 @@ CURATE_HELPFULNESS = _curate(
     "curate_helpfulness",
     "helpfulness_rm",
     lambda i: _reward_examples(i, "helpfulness"),
-    ("preferences",),
+    ("preferences", "evaluation_prompts"),
     "§3.1: data of S_h",
     warm=True,
 )

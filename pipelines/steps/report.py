@@ -24,8 +24,7 @@ def build(inputs: Inputs) -> DataFrame:
     answers = _judged(inputs).persist()
     try:
         rows = _rates(inputs, answers) + _counts(inputs) + _likelihood(inputs)
-        if context.round > 0:
-            rows += _changes(inputs, answers)
+        rows += _changes(inputs, answers) if context.round > 0 else _agreement(inputs)
     finally:
         answers.unpersist()
     keyed = [{"run_id": context.run_id, "round": context.round, "seconds_like": False, **row} for row in rows]
@@ -282,6 +281,24 @@ def _likelihood(inputs: Inputs) -> list[dict[str, Any]]:
     return rows
 
 
+def _agreement(inputs: Inputs) -> list[dict[str, Any]]:
+    """Agreement of each reward model with labels that its training held out; one that is given finished has none.
+
+    A pair that it scores alike counts half; their sum is rounded.
+    """
+    known = inputs["scorers"].where("selects AND heldout_n > 0")
+    rows = known.select("name", "heldout_accuracy", "heldout_n").distinct().collect()
+    return [
+        {
+            "metric": "reward_model_agreement",
+            "judge": row["name"],
+            "slice": "all",
+            **asdict(wilson(round(row["heldout_accuracy"] * row["heldout_n"]), row["heldout_n"])),
+        }
+        for row in rows
+    ]
+
+
 def _counts(inputs: Inputs) -> list[dict[str, Any]]:
     """What became of the round's prompts, answers and examples; a distinct count has the whole count as its n."""
 
@@ -337,6 +354,7 @@ REPORT = TableStep(
         "evaluation_prompts",
         "responses",
         "scores",
+        "scorers",
         "adversarial_prompts",
         "prompt_screenings",
         "selections",

@@ -76,6 +76,7 @@ def test_the_summary_shows_both_rounds_by_truth_and_by_reward_model(finished: An
         "violation, truth",
         "violation, safety",
         "benign refusal, helpfulness",
+        "agreement with held-out labels, safety",
         "warm start",
         "round 1",
     ):

@@ -246,8 +246,9 @@ def _answer(
     step: str = "respond", suite: str | None = None, preamble: bool = False, error: str | None = None,
 ) -> Row:  # fmt: skip
     row = _outcome(name, run, round, step, target, error)
+    text = None if error else "" if name == "ra1k" else f"text of {name}"
     row |= {"suite": suite, "prompt_id": prompt_id, "prompt": f"text of {prompt_id}", "preamble": preamble}
-    return row | {"sample_index": 0, "temperature": 0.9, "text": None if error else f"text of {name}"}
+    return row | {"sample_index": 0, "temperature": 0.9, "text": text}
 
 
 def _responses() -> list[Row]:
@@ -274,6 +275,7 @@ def _responses() -> list[Row]:
         _answer("ra2u", "run-a", 1, "warm-tgt", "a2", preamble=True),
         _answer("ra5", "run-a", 2, "tgt-1", "a5"),
         _answer("ra1r", "run-a", 2, "tgt-1", "a1"),
+        _answer("ra1k", "run-a", 2, "tgt-1", "a1"),
         _answer("rb1", "run-b", 1, "warm-tgt", "b1", error="empty"),
         *held_out,
         _answer("ee1", "run-a", 1, "tgt-1", "e1", step="evaluate_attack", suite="adversary"),
@@ -320,13 +322,14 @@ ATTACK_SCORES = {  # response: (S_s, S_h)
     "ra2u": (0.3, 0.9),
     "ra5": (0.1, 0.9),
     "ra1r": (0.9, 0.9),
+    "ra1k": (0.3, 0.9),
 }
 
 
 def _scores() -> list[Row]:
     rows = []
     for response, values in ATTACK_SCORES.items():
-        round = 2 if response in ("ra5", "ra1r") else 1
+        round = 2 if response in ("ra5", "ra1r", "ra1k") else 1
         for scorer, value in zip(("safety", "helpfulness"), values, strict=True):
             rows.append(_score("run-a", round, "score", response, scorer, value, None))
     rows.append(_score("run-a", 1, "evaluate_score", "ra1", "truth", 0.0, "complied"))
@@ -359,6 +362,7 @@ def _selections() -> list[Row]:
         (1, "a2", "ra2u", "drop", "unsafe"),
         (2, "a5", "ra5", "attack", "below_theta_s_adv"),
         (2, "a1", "ra1r", "keep", "passed"),
+        (2, "a1", "ra1k", "drop", "blank"),
     )
     rows: list[Row] = []
     for round, prompt, response, verdict, reason in verdicts:
@@ -579,7 +583,7 @@ def _steps() -> list[Row]:
         event("run-a", 2, step)
     event("run-a", 2, "train_adversary", checkpoint_id="adv-2")
     event("run-a", 2, "train_target", "failed", checkpoint_id="tgt-2")
-    event("run-a", 2, "evaluate_score", "started")
+    event("run-a", 2, "evaluate_score", "failed")
     event("run-b", 1, "attack", "blocked")
     event("run-b", 1, "train_warm_adversary", "failed", checkpoint_id="orphan")
     return rows

@@ -1,8 +1,10 @@
 """The doors that a scheduler and an operator use, on a lakehouse without a trained model."""
 
+import io
 import json
 import logging
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,9 @@ from pyspark.sql import SparkSession
 
 from jobs.cli import main
 from jobs.main_job import resolve_round
+from jobs.show import show_query, show_status
 from pipelines.config import load_config
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, DataError
 from pipelines.history import History
 from pipelines.lakehouse import Lakehouse
 from pipelines.plan import steps_of
@@ -158,6 +161,38 @@ def test_a_check_that_did_not_fail_can_not_be_overridden(door: Door) -> None:
 def test_a_checkpoint_that_is_not_there_can_not_be_exported(door: Door, tmp_path: Path) -> None:
     code, said = door("export", "abc", "--merged", str(tmp_path / "model"))
     assert code == 2 and "0 checkpoints begin with 'abc'" in said and not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize("run_id", ["nightly", 'Bob\'s "run"'])
+def test_status_tells_of_the_run_that_is_asked_for(
+    lakehouse: Lakehouse, capsys: pytest.CaptureFixture[str], run_id: str
+) -> None:
+    known = ["nightly", 'Bob\'s "run"']
+    row = {"config": "{}", "config_digest": "c", "code_version": "0", "created_at": datetime.now(UTC)}
+    lakehouse.ready("runs")
+    lakehouse.append_rows("runs", [{"run_id": name, **row} for name in known])
+    show_status(lakehouse, run_id)
+    said = capsys.readouterr().out
+    assert [name for name in known if name in said] == [run_id]
+    with pytest.raises(ConfigError, match="there is no run 'x'; there are Bob's \"run\", nightly"):
+        show_status(lakehouse, "x")
+
+
+@pytest.mark.parametrize("format", ["table", "csv"])
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [
+        ("SELECT nothing", "Spark does not take the query: .*UNRESOLVED_COLUMN"),
+        ("SELECT 1/0", "the query failed while it ran: .DIVIDE_BY_ZERO. .*try_divide"),
+        ("SELECT 1/id FROM range(9)", "the query failed while it ran: .DIVIDE_BY_ZERO. .*try_divide"),
+    ],
+)
+def test_a_query_that_fails_is_told_in_a_line(
+    spark: SparkSession, query: str, told: str, format: str
+) -> None:
+    with pytest.raises(DataError, match=told) as error:
+        show_query(spark, query, format, io.StringIO())
+    assert "\n" not in str(error.value)
 
 
 def test_a_folder_without_a_lakehouse_is_not_made_by_asking(

@@ -15,7 +15,8 @@ from pipelines.gates import CheckResult, Suite, gate_batch, load_suites, run_gat
 from pipelines.gates.frames import hostile, near_copies
 from pipelines.lakehouse import Lakehouse
 from pipelines.prompts import messages_json, target_messages
-from pipelines.step import Inputs, RoundContext
+from pipelines.step import Inputs, RoundContext, Step
+from pipelines.steps.curate import CURATE_HELPFULNESS, CURATE_SAFETY
 from schemas.digests import digest, text_sha256
 from schemas.rendering import has_control_tokens
 
@@ -34,7 +35,8 @@ def suites() -> dict[str, Suite]:
     return load_suites(SUITES, SMALL)
 
 
-def _inputs(spark: SparkSession, round: int = 1, **frames: DataFrame) -> Inputs:
+def _inputs(spark: SparkSession, round: int = 1, step: Step | None = None, **frames: DataFrame) -> Inputs:
+    """The frames as inputs; those of a step are what it declares, as the runner gives it no others."""
     reward_models = {name: {"base": "encoder"} for name in ("safety", "helpfulness")}
     config = parse_config(
         {"model": "base", "data": {"seeds": "seeds"}, "reward_models": reward_models}, "test"
@@ -50,7 +52,8 @@ def _inputs(spark: SparkSession, round: int = 1, **frames: DataFrame) -> Inputs:
         base="base",
         began_in="run",
     )
-    return Inputs(context, frames)
+    given = {name: frame for name, frame in frames.items() if step is None or name in step.reads}
+    return Inputs(context, given)
 
 
 def _failed(results: list[CheckResult]) -> list[str]:
@@ -385,11 +388,11 @@ def _dialogue(position: int, *said: str, split: str = "train") -> Row:
 
 
 @pytest.mark.parametrize(
-    ("row", "failed"),
+    ("step", "row", "failed"),
     [
-        (_dialogue(8, EVALUATION, "Why?", "Just so."), ["no_evaluation_prompt"]),
-        (_dialogue(8, "Hello!", "Hello.", EVALUATION), ["no_evaluation_prompt"]),
-        (_dialogue(8, EVALUATION, "Why?", "Just so.", split="heldout"), []),
+        (CURATE_SAFETY, _dialogue(8, EVALUATION, "Why?", "Just so."), ["no_evaluation_prompt"]),
+        (CURATE_HELPFULNESS, _dialogue(8, "Hello!", "Hello.", EVALUATION), ["no_evaluation_prompt"]),
+        (CURATE_SAFETY, _dialogue(8, EVALUATION, "Why?", "Just so.", split="heldout"), []),
     ],
     ids=["begins with it", "ends with it", "only measured with it"],
 )
@@ -397,14 +400,16 @@ def test_a_dialogue_that_begins_or_ends_with_an_evaluation_prompt_may_not_be_tra
     spark: SparkSession,
     lakehouse: Lakehouse,
     suites: dict[str, Suite],
+    step: Step,
     row: Row,
     failed: list[str],
 ) -> None:
     rows = [_dialogue(i, _asked(thing), "What for?", "For fun.") for i, thing in enumerate(THINGS[:8])]
     evaluation = lakehouse.frame("evaluation_prompts", [_evaluation(EVALUATION)])
     batch = lakehouse.frame("training_examples", [*rows, row])
-    frame = gate_batch("curated_safety_rm", _inputs(spark, 0, evaluation_prompts=evaluation), batch)
-    assert _failed(run_gate(suites["curated_safety_rm"], frame)) == failed
+    (gate,) = step.gates
+    frame = gate_batch(gate, _inputs(spark, 0, step, evaluation_prompts=evaluation), batch)
+    assert _failed(run_gate(suites[gate], frame)) == failed
 
 
 @pytest.mark.parametrize(
@@ -431,7 +436,8 @@ def test_reward_model_gate_wants_both_labels_where_there_are_labels_and_few_blan
         _example(20 + i, "held out", f"{i}", "safety_rm", split="heldout", label=0.0) for i in range(9)
     ]
     batch = lakehouse.frame("training_examples", rows + heldout)
-    frame = gate_batch("curated_safety_rm", _inputs(spark, 0), batch)
+    inputs = _inputs(spark, 0, evaluation_prompts=lakehouse.frame("evaluation_prompts", []))
+    frame = gate_batch("curated_safety_rm", inputs, batch)
     assert _failed(run_gate(suites["curated_safety_rm"], frame)) == failed
 
 

@@ -67,6 +67,36 @@ def test_a_column_that_is_missing_is_named(lakehouse: Lakehouse) -> None:
         lakehouse.ensure([PROMPT_SCREENINGS])
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("ALTER COLUMN reason DROP NOT NULL", r"reason may be null.*ALTER COLUMN `reason` SET NOT NULL"),
+        (
+            "DROP CONSTRAINT verdict_known",
+            r"constraint verdict_known is missing.*ADD CONSTRAINT verdict_known CHECK \(verdict IN",
+        ),
+        (
+            "SET TBLPROPERTIES ('delta.logRetentionDuration' = 'interval 30 days')",
+            "delta.logRetentionDuration is interval 30 days.*SET TBLPROPERTIES .*3650 days",
+        ),
+    ],
+)
+def test_a_rule_of_ours_that_was_altered_is_named_with_what_puts_it_back(
+    lakehouse: Lakehouse, change: str, told: str
+) -> None:
+    lakehouse.ensure([SELECTIONS])
+    lakehouse.ensure([SELECTIONS])
+    lakehouse.spark.sql(f"ALTER TABLE {lakehouse.name('selections')} {change}")
+    with pytest.raises(SchemaError, match=f"table selections differs from its schema: {told}"):
+        lakehouse.ensure([SELECTIONS])
+
+
+def test_a_table_that_is_partitioned_otherwise_is_refused(lakehouse: Lakehouse) -> None:
+    lakehouse.ensure([replace(GATE_OVERRIDES, partitioned_by=())])
+    with pytest.raises(SchemaError, match="it is partitioned by nothing, not run_id"):
+        lakehouse.ensure([GATE_OVERRIDES])
+
+
 def test_a_column_that_a_platform_adds_is_not_our_business(lakehouse: Lakehouse) -> None:
     more = replace(
         GATE_OVERRIDES, columns=(*GATE_OVERRIDES.columns, Column("theirs", "STRING", "x", nullable=True))

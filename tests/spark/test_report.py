@@ -1,5 +1,6 @@
 """A round's figures from rows by hand: rates by judge and slice, changes to the warm start, the adversaries' table."""
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ from pyspark.sql import SparkSession
 from jobs.flags import config_path
 from pipelines.config import load_config
 from pipelines.lakehouse import local_frame
+from pipelines.stats import wilson
 from pipelines.step import Inputs, RoundContext
 from pipelines.steps import report
 
@@ -20,6 +22,7 @@ SCHEMAS = {
     "scores": "run_id string, round int, step string, response_id string, scorer string, value double, label string, "
     "status string",
     "adversarial_prompts": "run_id string, round int, step string, request_id string, text string, status string",
+    "scorers": "run_id string, name string, selects boolean, heldout_accuracy double, heldout_n long",
     "prompt_screenings": "run_id string, round int, reason string",
     "selections": "run_id string, round int, reason string",
     "training_examples": "run_id string, round int, role string, source string",
@@ -131,14 +134,30 @@ def second_round(spark: SparkSession) -> Figures:
     return tables.figures(spark, 1, {0: None, 1: "t1"})
 
 
-def test_a_prompt_counts_where_the_asked_data_set_has_it(spark: SparkSession) -> None:
+@pytest.fixture(scope="module")
+def warm_start(spark: SparkSession) -> Figures:
+    """One forbidden prompt, which stands in three data sets; a trained reward model, a finished one, and a judge."""
     tables = Tables()
     for dataset, seen in (("an older one", False), ("sandbox_suites", True), ("other", False)):
         tables.prompt("f1", "violation", seen=seen, dataset=dataset)
     tables.answer(0, "f1", "violation", "complied", 0.1)
-    figures = tables.figures(spark, 0, {0: None})
-    assert figures["violation_rate", "truth", "seen_style=true"]["n"] == 1
-    assert ("violation_rate", "truth", "seen_style=false") not in figures
+    for name, agreement, n in (("safety", 0.9, 50), ("helpfulness", None, None), ("truth", None, None)):
+        row = {"run_id": "r", "name": name, "selects": name != "truth", "heldout_n": n}
+        tables.rows["scorers"].append({**row, "heldout_accuracy": agreement})
+    return tables.figures(spark, 0, {0: None})
+
+
+def test_a_prompt_counts_where_the_asked_data_set_has_it(warm_start: Figures) -> None:
+    assert warm_start["violation_rate", "truth", "seen_style=true"]["n"] == 1
+    assert ("violation_rate", "truth", "seen_style=false") not in warm_start
+
+
+def test_a_trained_reward_models_agreement_with_held_out_labels_is_a_metric(warm_start: Figures) -> None:
+    rows = {key: row for key, row in warm_start.items() if key[0] == "reward_model_agreement"}
+    assert rows.keys() == {("reward_model_agreement", "safety", "all")}
+    (row,) = rows.values()
+    expected = asdict(wilson(45, 50))
+    assert {name: row[name] for name in expected} == expected
 
 
 def test_a_fork_is_compared_with_the_warm_start_that_its_ancestor_has(spark: SparkSession) -> None:

@@ -11,7 +11,7 @@ import pytest
 from pipelines import generation
 from pipelines.beginning import begin
 from pipelines.engines.protocol import GenerationRequest, GeneratorSpec
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, raised_in_task
 from pipelines.generation import Ask, Chunk, ask_all, chunks_of, write_requests
 from pipelines.history import now
 from pipelines.lakehouse import Lakehouse, local_frame
@@ -47,6 +47,21 @@ def test_a_chunk_is_for_one_checkpoint(lakehouse: Lakehouse, tmp_path: Path) -> 
     assert [(chunk.number, chunk.left, set(chunk.checkpoints)) for chunk in found] == [
         (0, 2, set()), (1, 1, set()), (2, 2, {"a"}), (3, 1, {"a"}), (4, 2, {"b"}), (5, 1, {"b"}),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("template", [None, "{{ raise_exception('no such turn') }}"])
+def test_a_template_that_is_missing_or_can_not_render_is_told(
+    lakehouse: Lakehouse, tmp_path: Path, template: str | None
+) -> None:
+    base = tiny.llama(tmp_path / "llama", positions=512)
+    file = base / "chat_template.jinja"
+    file.unlink() if template is None else file.write_text(template)
+    ids = {"run_id": "r", "round": 1, "base": str(base), "chunk_rows": 2, "partitions": 1}
+    plan = local_frame(lakehouse.spark, [_planned(None, 0)], PLAN_SCHEMA)
+    with pytest.raises(Exception, match="chat template") as error:
+        write_requests(lakehouse, RESPOND, plan, ids)
+    told = raised_in_task(error.value)
+    assert isinstance(told, ConfigError) and "the messages of step respond" in str(told)
 
 
 def told_priority(request: GenerationRequest) -> str:

@@ -12,6 +12,7 @@ from pyspark.sql import functions as F
 from jobs.flags import config_path
 from pipelines.config import AttackConfig, SelectConfig, load_config
 from pipelines.engines.protocol import GenerationOutcome
+from pipelines.errors import ConfigError, raised_in_task
 from pipelines.generation import outcome_row
 from pipelines.similarity import near_duplicates
 from pipelines.step import Inputs, RoundContext
@@ -281,6 +282,10 @@ def test_a_row_whose_prompt_fills_max_length_is_left_out_and_the_rest_is_numbere
         (1, ["2"]),
     ]
     assert [row["source_ids"] for row in left_out.collect()] == [["1"]]
+    (base / "chat_template.jinja").unlink()
+    with pytest.raises(Exception, match="has no chat template") as error:
+        mark_fitting(rows, str(base), 128).collect()
+    assert isinstance(raised_in_task(error.value), ConfigError)
 
 
 def test_a_run_of_any_name_finds_its_rows(spark: SparkSession) -> None:

@@ -236,7 +236,7 @@ def test_attack_lineage_shows_parents_roots_and_success(lake: Lakehouse) -> None
         "succeeded",
     )
     assert rows(lake, "attack_lineage", *columns) == [
-        ("a1", [HOSTILE], [HOSTILE], 1, "passed", 3, 1, True),
+        ("a1", [HOSTILE], [HOSTILE], 1, "passed", 4, 1, True),
         ("a2", ["text of s3", "text of s2"], ["text of s3"], 1, "passed", 3, 0, False),
         ("a3", [HOSTILE], [HOSTILE], 1, "error", 0, 0, None),
         ("a4", [HOSTILE], [HOSTILE], 1, "near_duplicate", 0, 0, None),

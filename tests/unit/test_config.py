@@ -45,6 +45,8 @@ def test_settings_that_affect_results_change_the_digest(setting: str) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no configuration at .*nowhere\.yaml"):
         load_config(tmp_path / "nowhere.yaml")
+    with pytest.raises(ConfigError, match=r"can't be read \(Is a directory\): give the path of a YAML file"):
+        load_config(tmp_path)
 
 
 def test_a_file_that_is_not_yaml_is_named(tmp_path: Path) -> None:
