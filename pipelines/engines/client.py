@@ -163,8 +163,10 @@ class _Run(Generic[Request, Outcome]):
 
     async def _serve(self, request: Request) -> None:
         try:
-            outcome = self._exchange.unfit(request) or await self._ask(request)
-            self._refusals.count(outcome)
+            outcome = self._exchange.unfit(request)
+            if outcome is None:
+                outcome = await self._ask(request)
+                self._refusals.count(outcome)
         except Exception as error:  # noqa: BLE001 (the caller's thread raises it)
             self.results.put(error)
         else:

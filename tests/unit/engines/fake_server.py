@@ -44,9 +44,11 @@ async def answer(body: dict) -> tuple[int, bytes] | None:
         case 2 if once(f"dropped-{body['seed']}"):
             return None
         case 3:
-            return 200, b"{not json"
+            return 200, b"{not json" + b"!" * body["seed"]
         case 4:
             await asyncio.sleep(0.05)
+            with (STATE / "company").open("a") as stream:
+                stream.write(f"{body['seed']}:{in_flight}\n")
             os._exit(1)
         case 5 if once("hung"):
             time.sleep(1000)  # noqa: ASYNC251 (a hang is what is wanted)

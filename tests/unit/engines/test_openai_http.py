@@ -1,6 +1,7 @@
 """The client of hosted endpoints: what is tried again, what is a row's outcome, what ends the batch."""
 
 import time
+import uuid
 from dataclasses import replace
 from typing import ClassVar
 
@@ -37,7 +38,7 @@ class Endpoint(JsonHandler):
         elif word.startswith("broken"):
             self.reply(500, {"error": "it broke"})
         elif word.startswith("bad"):
-            self.reply(400, {"error": {"message": "bad row"}})
+            self.reply(400, {"error": {"message": "bad row"}, "request_id": uuid.uuid4().hex})
         elif word == "filtered-400":
             self.reply(400, {"error": {"code": "content_filter"}})
         elif word == "uncounted":

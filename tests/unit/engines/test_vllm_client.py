@@ -105,9 +105,14 @@ def test_a_hanging_engine_is_replaced(make_spec, make_request, open_client, tmp_
     assert len(lines(tmp_path, "starts")) == 2
 
 
-def test_a_server_that_refuses_everything_is_the_engines_fault(make_spec, make_request, open_client):
-    with pytest.raises(EngineError, match="refuses every request: bad row"):
-        list(open_client(make_spec()).generate(make_request(seed, 400) for seed in range(40)))
+@pytest.mark.parametrize(("kind", "words"), [(400, "bad row"), (3, "not an answer")])
+def test_a_server_that_refuses_everything_is_the_engines_fault(
+    make_spec, make_request, open_client, kind, words
+):
+    too_long = [make_request(100, max_tokens=600), make_request(101, 413)]
+    requests = [*too_long, *(make_request(seed, kind) for seed in range(40))]
+    with pytest.raises(EngineError, match=f"refuses every request: {words}"):
+        list(open_client(make_spec(), in_flight=1).generate(requests))
 
 
 def test_an_adapter_that_changes_nothing_is_an_error(make_spec, make_request, open_client, tmp_path):
