@@ -52,6 +52,7 @@ class EngineSession:
         self._spec = spec
         self._adapters = tuple(adapters)
         self._directory = directory
+        self._patience = float(spec.options.get("hang_seconds", 60.0))
         self._engine: EngineHandle | None = None
         self._client: aiohttp.ClientSession | None = None
         self._condemned: EngineHandle | None = None
@@ -161,13 +162,27 @@ class EngineSession:
 
     def _find(self, instead_of: EngineHandle | None) -> EngineHandle:
         engine = ensure_engine(self._spec, instead_of=instead_of)
+        try:
+            return self._with_adapters(engine)
+        except OSError as error:
+            _log.warning(
+                "the engine %s died or hangs while it loads (%s); replacing it", engine.ident[:8], error
+            )
+        engine = ensure_engine(self._spec, instead_of=engine)
+        try:
+            return self._with_adapters(engine)
+        except OSError as error:
+            raise EngineError(
+                f"the engine died or hung twice while it loaded or proved {error}; "
+                f"its log is {self._directory.log_path}"
+            ) from error
+
+    def _with_adapters(self, engine: EngineHandle) -> EngineHandle:
         for adapter in self._adapters:
             try:
-                ensure_adapter(self._directory, engine, adapter)
+                ensure_adapter(self._directory, engine, adapter, patience=5 * self._patience)
             except OSError as error:
-                raise EngineError(
-                    f"the engine broke off while it loaded adapter {adapter.name!r}: {error}"
-                ) from error
+                raise ConnectionError(f"adapter {adapter.name!r}: {error}") from error
         return engine
 
     async def _mend(self, engine: EngineHandle) -> bool:
@@ -195,7 +210,7 @@ class EngineSession:
         Args:
             median: seconds that an answer takes, or None before the first.
         """
-        patience = float(self._spec.options.get("hang_seconds", 60.0))
+        patience = self._patience
         seen, checked = "", 0.0
         while True:
             await asyncio.sleep(min(1.0, patience / 8))

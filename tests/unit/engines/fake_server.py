@@ -103,6 +103,8 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             if url.endswith("/health"):
                 reply = (200, b"")
             elif url.endswith("/v1/load_lora_adapter"):
+                if body["lora_name"] == "stuck" or (body["lora_name"] == "stuck-once" and once("stuck")):
+                    await asyncio.sleep(1000)
                 adapters.add(body["lora_name"])
                 with (STATE / "loads").open("a") as stream:
                     stream.write(body["lora_name"] + "\n")

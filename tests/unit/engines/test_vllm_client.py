@@ -121,6 +121,21 @@ def test_an_adapter_that_changes_nothing_is_an_error(make_spec, make_request, op
         list(client.generate([make_request(0, adapter="same")]))
 
 
+def test_an_engine_that_hangs_over_an_adapter_is_replaced_once(
+    make_spec, make_request, open_client, tmp_path
+):
+    client = open_client(make_spec(adapters=1, hang_seconds=0.4), adapter(tmp_path, "stuck-once"))
+    (outcome,) = client.generate([make_request(0, adapter="stuck-once")])
+    assert outcome.text == "stuck-once 0"
+    assert len(lines(tmp_path, "starts")) == 2
+    client = open_client(make_spec(adapters=1, hang_seconds=0.2), adapter(tmp_path, "stuck"))
+    with pytest.raises(
+        EngineError, match="died or hung twice while it loaded or proved adapter 'stuck': timed out"
+    ):
+        list(client.generate([make_request(0, adapter="stuck")]))
+    assert len(lines(tmp_path, "starts")) == 3
+
+
 def test_an_adapter_is_loaded_once_for_all_clients(make_spec, make_request, open_client, tmp_path):
     one = adapter(tmp_path, "one")
     for seed in range(3):
