@@ -1,13 +1,10 @@
 """One client's connection to a host's engine: sends, notices that the engine is dead or hangs, and has it replaced."""
 
 import asyncio
-import contextlib
-import fcntl
 import json
 import logging
-import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +15,7 @@ from pipelines.engines.adapters import ensure_adapter
 from pipelines.engines.homes import EngineDirectory
 from pipelines.engines.host import EngineHandle, ensure_engine
 from pipelines.engines.protocol import Adapter, GeneratorSpec
+from pipelines.engines.turns import Turns
 from pipelines.errors import EngineError
 
 _DEATHS_IN_A_ROW = 5
@@ -58,11 +56,9 @@ class EngineSession:
         self._condemned: EngineHandle | None = None
         self._deaths = 0
         self._in_flight = 0
-        self._suspects = 0
         self._last_answer = time.monotonic()
         self._mending = asyncio.Lock()
-        self._open = asyncio.Event()
-        self._open.set()
+        self._turns = Turns(directory)
 
     async def ask(self, path: str, body: bytes) -> Reply:
         """Send a request, JSON for a path of the server, among others.
@@ -70,41 +66,20 @@ class EngineSession:
         Raises:
             EngineError: the engine is gone and can't be replaced.
         """
-        await self._open.wait()
-        return await self._send(path, body)
+        # A turn lasts until the engine is mended, so that nobody asks one alone that is about to be ended.
+        async with self._turns.together():
+            return await self._send(path, body)
 
     async def ask_alone(self, path: str, body: bytes) -> Reply:
-        """Send a request that is suspected of killing engines: nothing else of this client is in flight, and no other
-        client's suspect.
+        """Send a request that is suspected of killing engines, while no client of this engine has another in flight.
 
         Raises:
             EngineError: the engine is gone and can't be replaced.
         """
-        self._suspects += 1
-        self._open.clear()
-        try:
-            async with self._only_suspect():
-                while self._in_flight:
-                    await asyncio.sleep(0.02)
-                return await self._send(path, body)
-        finally:
-            self._suspects -= 1
-            if not self._suspects:
-                self._open.set()
-
-    @contextlib.asynccontextmanager
-    async def _only_suspect(self) -> AsyncIterator[None]:
-        descriptor = os.open(self._directory.path / "suspect.lock", os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    await asyncio.sleep(0.05)
-            yield
-        finally:
-            os.close(descriptor)
+        async with self._turns.alone():
+            engine, _ = await self._connected()
+            await self._mend(engine)  # one that is dead already died of something else
+            return await self._send(path, body)
 
     async def _send(self, path: str, body: bytes) -> Reply:
         engine, client = await self._connected()
@@ -186,7 +161,7 @@ class EngineSession:
         return engine
 
     async def _mend(self, engine: EngineHandle) -> bool:
-        """After a failure on `engine`: have a healthy one. Whether it is another than `engine`."""
+        """After a failure on `engine`, or a doubt: have a healthy one. Whether it is another than `engine`."""
         async with self._mending:
             if self._engine is None or self._engine.ident == engine.ident:
                 if self._condemned is None and await asyncio.to_thread(uds.is_healthy, engine.socket):
@@ -236,6 +211,7 @@ class EngineSession:
         if self._client is not None:
             await self._client.close()
         self._client = None
+        self._turns.close()
 
 
 def _message(raw: bytes) -> str:

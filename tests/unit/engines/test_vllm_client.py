@@ -1,11 +1,21 @@
 """What the vLLM client makes of a server that misbehaves: a row's fault is an outcome, the engine's is mended."""
 
+import asyncio
+import itertools
+import json
+import os
+import signal
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from pipelines.engines.homes import EngineDirectory
 from pipelines.engines.protocol import Adapter
+from pipelines.engines.session import EngineSession
+from pipelines.engines.uds import is_healthy
 from pipelines.engines.vllm import VllmGenerator
 from pipelines.errors import ConfigError, EngineError
 
@@ -96,6 +106,50 @@ def test_a_request_that_takes_engines_down_is_found_out_and_no_other_is_blamed(
                     open_client(make_spec()).generate(requests))  # fmt: skip
     assert kinds == {("", None): 19, ("r3", "took_engine_down"): 1}
     assert len(lines(tmp_path, "starts")) <= 4
+
+
+def test_a_request_is_blamed_only_for_what_happened_while_no_client_had_another_in_flight(
+    make_spec, make_request, open_client, tmp_path
+):
+    spec, ended = make_spec(), threading.Event()
+
+    def others():
+        yield make_request(1000, 4)
+        yield from itertools.takewhile(
+            lambda _: not ended.is_set(), (make_request(seed) for seed in itertools.count(1001))
+        )
+
+    mine, beside = open_client(spec), open_client(spec)
+    with ThreadPoolExecutor(1) as pool:
+        theirs = pool.submit(lambda: list(beside.generate(others())))
+        try:
+            ours = list(mine.generate(make_request(seed, 1 if seed else 4) for seed in range(20)))
+        finally:
+            ended.set()
+    blamed = {item.request_id: item.error_kind for item in [*ours, *theirs.result()] if item.error_kind}
+    assert blamed == {"r0": "took_engine_down", "r1000": "took_engine_down"}
+    in_flight = dict(line.split(":") for line in lines(tmp_path, "company"))
+    assert in_flight == {"0": "1", "1000": "1"}, "at each one's last engine"
+
+
+def test_a_request_that_finds_the_engine_dead_is_not_blamed_for_it(make_spec, tmp_path):
+    spec = make_spec()
+    body = json.dumps({"model": "base", "prompt": [1], "seed": 1}).encode()
+
+    async def replies():
+        session = EngineSession(spec, (), EngineDirectory.of(spec))
+        try:
+            first = await session.ask("/v1/completions", body)
+            os.kill(int(lines(tmp_path, "starts")[0]), signal.SIGKILL)
+            while is_healthy(session._engine.socket):
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
+            return first, await session.ask_alone("/v1/completions", body)
+        finally:
+            await session.close()
+
+    assert [(reply.status, reply.lost) for reply in asyncio.run(replies())] == [(200, False)] * 2
+    assert len(lines(tmp_path, "starts")) == 2
 
 
 def test_a_hanging_engine_is_replaced(make_spec, make_request, open_client, tmp_path):
