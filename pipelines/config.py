@@ -139,7 +139,8 @@ class EndpointConfig(Part):
         key_variable: the environment variable with the key, set on every node that asks.
         in_flight: requests at a time, shared by the tasks that ask; each task has one at least.
         requests_per_minute: limit, tries included, shared likewise; None for none.
-        attempts, timeout_seconds: tries a request, seconds a try.
+        attempts, timeout_seconds: tries a request, seconds a try. Between tries Retry-After is waited for, up to 10 minutes; an
+            endpoint that says more ends the step.
         prompt_price, completion_price: of a million tokens, in whatever currency `budget` is.
         budget: what the run may spend on this model; looked at before each chunk of a target's requests, and before a
             judge's step. None for no limit.

@@ -9,6 +9,7 @@ matches nothing in the model is only a debug line in vLLM, hence the proof.
 import json
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +20,32 @@ from pipelines.engines.protocol import Adapter
 from pipelines.errors import EngineError
 
 # Small ids are in every vocabulary; what they spell does not matter.
-_PROBE = [11, 23, 35, 47, 59, 71, 83, 95, 107, 119, 131, 143, 155, 167, 179, 191]
-_PATIENCE_SECONDS = 300.0
+PROBE = [11, 23, 35, 47, 59, 71, 83, 95, 107, 119, 131, 143, 155, 167, 179, 191]
 _log = logging.getLogger(__name__)
 
 
-def ensure_adapter(directory: EngineDirectory, engine: EngineHandle, adapter: Adapter) -> None:
+def ensure_adapter(
+    directory: EngineDirectory, engine: EngineHandle, adapter: Adapter, *, patience: float
+) -> None:
     """Have the engine serve an adapter, and prove once per start of the engine that it changes the output.
 
     Safe to call from many processes: a host-local lock orders them, the first one loads and proves.
 
+    Args:
+        directory, engine, adapter: the engine's directory, the engine, what it is to serve.
+        patience: seconds that loading may take, and each of three likelihoods.
+
     Raises:
         EngineError: the engine can't load the adapter, or answers with it as it does without it.
+        OSError: the engine is dead, or does not answer in time.
     """
     with directory.locked("adapters"):
         proofs = _read_proofs(directory, engine)
         if proofs.get(adapter.name, {}).get("path") == adapter.path:
             return
-        _load(engine, adapter)
-        proofs[adapter.name] = {"path": adapter.path, **prove(engine, adapter)}
+        _load(engine, adapter, patience)
+        logprobs = [_logprobs(engine, name, patience) for name in ("base", "base", adapter.name)]
+        proofs[adapter.name] = {"path": adapter.path, **prove_change(adapter, *logprobs)}
         write_json(directory.proofs_path, {"ident": engine.ident, "adapters": proofs})
 
 
@@ -49,26 +57,32 @@ def _read_proofs(directory: EngineDirectory, engine: EngineHandle) -> dict[str, 
     return dict(content["adapters"]) if content.get("ident") == engine.ident else {}
 
 
-def _load(engine: EngineHandle, adapter: Adapter) -> None:
+def _load(engine: EngineHandle, adapter: Adapter, patience: float) -> None:
     if not Path(adapter.path, "adapter_config.json").is_file():
         raise EngineError(f"adapter {adapter.name!r}: {adapter.path} holds no adapter_config.json")
     body = {"lora_name": adapter.name, "lora_path": str(Path(adapter.path).absolute())}
-    status, text = uds.call(engine.socket, "POST", "/v1/load_lora_adapter", body, timeout=_PATIENCE_SECONDS)
+    status, text = uds.call(engine.socket, "POST", "/v1/load_lora_adapter", body, timeout=patience)
     if status != 200 and "has already been loaded" not in text:
         raise EngineError(f"the engine can't load adapter {adapter.name!r} from {adapter.path}: {text[:500]}")
 
 
-def prove(engine: EngineHandle, adapter: Adapter) -> dict[str, Any]:
-    """Compare the log probabilities of a fixed prompt's tokens with and without the adapter.
+def prove_change(
+    adapter: Adapter, base: Sequence[float], again: Sequence[float], adapted: Sequence[float]
+) -> dict[str, Any]:
+    """Compare the log probabilities of `PROBE`'s tokens, from the second on, with and without an adapter.
+
+    Args:
+        adapter: the adapter.
+        base, again: without it, asked twice.
+        adapted: with it.
 
     Returns:
         The largest difference, the engine's own noise between two equal calls, and whether the adapter is untrained
         (every lora_B zero, as PEFT initialises it), in which case no difference is expected.
 
     Raises:
-        EngineError: a trained adapter makes no difference beyond the noise.
+        EngineError: a trained adapter makes no difference beyond the noise, or a value is no number.
     """
-    base, again, adapted = (_logprobs(engine, name) for name in ("base", "base", adapter.name))
     noise, change = _distance(base, again), _distance(base, adapted)
     untrained = is_untrained(Path(adapter.path))
     if untrained:
@@ -95,16 +109,16 @@ def is_untrained(path: Path) -> bool:
         return bool(names) and all(not tensors.get_tensor(name).any() for name in names)
 
 
-def _logprobs(engine: EngineHandle, model: str) -> list[float]:
-    body = {"model": model, "prompt": _PROBE, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
-    status, text = uds.call(engine.socket, "POST", "/v1/completions", body, timeout=_PATIENCE_SECONDS)
+def _logprobs(engine: EngineHandle, model: str, patience: float) -> list[float]:
+    body = {"model": model, "prompt": PROBE, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
+    status, text = uds.call(engine.socket, "POST", "/v1/completions", body, timeout=patience)
     if status != 200:
         raise EngineError(f"the engine can't answer a probe with model {model!r}: {text[:500]}")
     places = json.loads(text)["choices"][0]["prompt_logprobs"]
-    return [float(place[str(token)]["logprob"]) for place, token in zip(places[1:], _PROBE[1:], strict=True)]
+    return [float(place[str(token)]["logprob"]) for place, token in zip(places[1:], PROBE[1:], strict=True)]
 
 
-def _distance(one: list[float], other: list[float]) -> float:
+def _distance(one: Sequence[float], other: Sequence[float]) -> float:
     largest = max(abs(a - b) for a, b in zip(one, other, strict=True))
     if math.isnan(largest):
         raise EngineError("the engine gives log probabilities that are no numbers; use dtype float32")

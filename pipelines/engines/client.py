@@ -23,7 +23,7 @@ from pipelines.engines.session import EngineSession, Reply
 from pipelines.errors import EngineError
 
 _TOO_LONG = re.compile(r"maximum context length|longer than the maximum|max_model_len", re.IGNORECASE)
-_BLAMED_AFTER = 2
+_SUSPECT_AFTER = 2
 
 Request = TypeVar("Request")
 Outcome = TypeVar("Outcome", bound=Fallible)
@@ -163,8 +163,10 @@ class _Run(Generic[Request, Outcome]):
 
     async def _serve(self, request: Request) -> None:
         try:
-            outcome = self._exchange.unfit(request) or await self._ask(request)
-            self._refusals.count(outcome)
+            outcome = self._exchange.unfit(request)
+            if outcome is None:
+                outcome = await self._ask(request)
+                self._refusals.count(outcome)
         except Exception as error:  # noqa: BLE001 (the caller's thread raises it)
             self.results.put(error)
         else:
@@ -173,13 +175,13 @@ class _Run(Generic[Request, Outcome]):
     async def _ask(self, request: Request) -> Outcome:
         """Ask until there is an outcome.
 
-        An engine's death puts a strike on everything in flight. What has two is asked alone, one on the whole host
-        at a time: if the engine dies once more, that request took it down.
+        An engine's death puts a strike on everything in flight. What has two is asked again while no client of the
+        engine has anything else in flight: if the engine dies once more, that request took it down.
         """
         path, body, failed = self._exchange.path, self._exchange.body(request), self._exchange.failed
         strikes, failures = 0, 0
         while True:
-            alone = strikes >= _BLAMED_AFTER
+            alone = strikes >= _SUSPECT_AFTER
             reply = await (self._session.ask_alone(path, body) if alone else self._session.ask(path, body))
             if reply.lost:
                 strikes += 1

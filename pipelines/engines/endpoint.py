@@ -13,7 +13,8 @@ import httpx
 
 from pipelines.errors import ConfigError, EngineError
 
-_PATIENCE_SECONDS = 60.0
+_LONGEST_PAUSE_SECONDS = 60.0
+_LONGEST_RETRY_AFTER_SECONDS = 600.0
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -24,7 +25,7 @@ class Endpoint:
     Args:
         options: those of `pipelines.config.EndpointConfig`, which says what they are and has their defaults, as one task has
             them: from its `options_of`. The key itself is in no option, table or log. Between the tries of a request are 1,
-            2, 4 … seconds, or what Retry-After says.
+            2, 4 … 60 seconds, or what Retry-After says, up to 10 minutes; one that says more ends the batch.
 
     Raises:
         ConfigError: the variable is not set.
@@ -70,17 +71,18 @@ class Endpoint:
         a status from 500 on is returned, or 504 where there was none in time.
 
         Raises:
-            EngineError: the key is refused, or the endpoint stays away after all attempts.
+            EngineError: the key is refused, the endpoint stays away after all attempts, or says that it will for long.
         """
         problem = ""
         at_fault: httpx.Response | None = None
         answered_before = 0
         for attempt in range(self._attempts):
+            pause = min(2.0**attempt, _LONGEST_PAUSE_SECONDS)
             self._wait(self._pace.seconds_to_wait())
             try:
                 answer = self._client.post("/chat/completions", json=body)
             except httpx.RequestError as error:
-                problem, pause = f"{type(error).__name__}: {error}", 2.0**attempt
+                problem = f"{type(error).__name__}: {error}"
                 at_fault = None
                 if isinstance(error, httpx.ReadTimeout | httpx.RemoteProtocolError | httpx.DecodingError):
                     at_fault = httpx.Response(504, text=problem)
@@ -95,11 +97,16 @@ class Endpoint:
                     raise EngineError(f"the endpoint {self.base_url} refuses us: {problem}")
                 if answer.status_code < 500 and answer.status_code not in (408, 409, 429):
                     return answer
-                pause = retry_after(answer.headers.get("retry-after", ""), 2.0**attempt)
+                pause = retry_after(answer.headers.get("retry-after", ""), pause)
+                if pause > _LONGEST_RETRY_AFTER_SECONDS:
+                    raise EngineError(
+                        f"the endpoint {self.base_url} is not to be asked again for {pause:.0f} s (Retry-After), more than "
+                        f"the {_LONGEST_RETRY_AFTER_SECONDS:.0f} s that are waited: {problem}"
+                    )
             if attempt == 0:
                 answered_before = self._answers
             if attempt + 1 < self._attempts:
-                self._wait(min(pause, _PATIENCE_SECONDS))
+                self._wait(pause)
         if at_fault is not None and self._answers > answered_before:
             return at_fault
         raise EngineError(f"the endpoint {self.base_url} failed {self._attempts} times; lastly {problem}")

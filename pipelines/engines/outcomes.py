@@ -34,7 +34,10 @@ def failed(
 
 
 class Refusals:
-    """Ends a batch whose first outcomes are all the same refusal: then it is no row's fault.
+    """Ends a batch that is answered with nothing but the same refusal, or nothing that can be read: no row's fault.
+
+    A row that is too long, or was set apart, says nothing of the others: it neither counts nor ends the watch, which the
+    first answer does.
 
     Args:
         who: what refuses, in the error's words.
@@ -47,17 +50,19 @@ class Refusals:
         self._seen: list[str] | None = []
 
     def count(self, outcome: Fallible) -> None:
-        """Look at the next outcome.
+        """Look at the next outcome of a request that was sent.
 
         Raises:
             EngineError: it is one too many.
         """
-        if self._seen is None:
+        if self._seen is None or outcome.error_kind in ("too_long", "took_engine_down"):
             return
-        if outcome.error_kind != "refused":
+        if outcome.error_kind is None:
             self._seen = None
             return
-        self._seen.append(re.sub(r"\d+", "#", outcome.error or ""))
+        # What can't be read is as good as one word; of a refusal, numbers and ids may differ.
+        unreadable = outcome.error_kind == "unreadable"
+        self._seen.append("unreadable" if unreadable else re.sub(r"\w*\d\w*", "#", outcome.error or ""))
         if len(set(self._seen)) > 1:
             self._seen = None
         elif len(self._seen) >= self._FIRST:

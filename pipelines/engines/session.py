@@ -1,13 +1,10 @@
 """One client's connection to a host's engine: sends, notices that the engine is dead or hangs, and has it replaced."""
 
 import asyncio
-import contextlib
-import fcntl
 import json
 import logging
-import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +15,7 @@ from pipelines.engines.adapters import ensure_adapter
 from pipelines.engines.homes import EngineDirectory
 from pipelines.engines.host import EngineHandle, ensure_engine
 from pipelines.engines.protocol import Adapter, GeneratorSpec
+from pipelines.engines.turns import Turns
 from pipelines.errors import EngineError
 
 _DEATHS_IN_A_ROW = 5
@@ -52,16 +50,15 @@ class EngineSession:
         self._spec = spec
         self._adapters = tuple(adapters)
         self._directory = directory
+        self._patience = float(spec.options.get("hang_seconds", 60.0))
         self._engine: EngineHandle | None = None
         self._client: aiohttp.ClientSession | None = None
         self._condemned: EngineHandle | None = None
         self._deaths = 0
         self._in_flight = 0
-        self._suspects = 0
         self._last_answer = time.monotonic()
         self._mending = asyncio.Lock()
-        self._open = asyncio.Event()
-        self._open.set()
+        self._turns = Turns(directory)
 
     async def ask(self, path: str, body: bytes) -> Reply:
         """Send a request, JSON for a path of the server, among others.
@@ -69,41 +66,20 @@ class EngineSession:
         Raises:
             EngineError: the engine is gone and can't be replaced.
         """
-        await self._open.wait()
-        return await self._send(path, body)
+        # A turn lasts until the engine is mended, so that nobody asks one alone that is about to be ended.
+        async with self._turns.together():
+            return await self._send(path, body)
 
     async def ask_alone(self, path: str, body: bytes) -> Reply:
-        """Send a request that is suspected of killing engines: nothing else of this client is in flight, and no other
-        client's suspect.
+        """Send a request that is suspected of killing engines, while no client of this engine has another in flight.
 
         Raises:
             EngineError: the engine is gone and can't be replaced.
         """
-        self._suspects += 1
-        self._open.clear()
-        try:
-            async with self._only_suspect():
-                while self._in_flight:
-                    await asyncio.sleep(0.02)
-                return await self._send(path, body)
-        finally:
-            self._suspects -= 1
-            if not self._suspects:
-                self._open.set()
-
-    @contextlib.asynccontextmanager
-    async def _only_suspect(self) -> AsyncIterator[None]:
-        descriptor = os.open(self._directory.path / "suspect.lock", os.O_CREAT | os.O_RDWR, 0o600)
-        try:
-            while True:
-                try:
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    await asyncio.sleep(0.05)
-            yield
-        finally:
-            os.close(descriptor)
+        async with self._turns.alone():
+            engine, _ = await self._connected()
+            await self._mend(engine)  # one that is dead already died of something else
+            return await self._send(path, body)
 
     async def _send(self, path: str, body: bytes) -> Reply:
         engine, client = await self._connected()
@@ -161,17 +137,31 @@ class EngineSession:
 
     def _find(self, instead_of: EngineHandle | None) -> EngineHandle:
         engine = ensure_engine(self._spec, instead_of=instead_of)
+        try:
+            return self._with_adapters(engine)
+        except OSError as error:
+            _log.warning(
+                "the engine %s died or hangs while it loads (%s); replacing it", engine.ident[:8], error
+            )
+        engine = ensure_engine(self._spec, instead_of=engine)
+        try:
+            return self._with_adapters(engine)
+        except OSError as error:
+            raise EngineError(
+                f"the engine died or hung twice while it loaded or proved {error}; "
+                f"its log is {self._directory.log_path}"
+            ) from error
+
+    def _with_adapters(self, engine: EngineHandle) -> EngineHandle:
         for adapter in self._adapters:
             try:
-                ensure_adapter(self._directory, engine, adapter)
+                ensure_adapter(self._directory, engine, adapter, patience=5 * self._patience)
             except OSError as error:
-                raise EngineError(
-                    f"the engine broke off while it loaded adapter {adapter.name!r}: {error}"
-                ) from error
+                raise ConnectionError(f"adapter {adapter.name!r}: {error}") from error
         return engine
 
     async def _mend(self, engine: EngineHandle) -> bool:
-        """After a failure on `engine`: have a healthy one. Whether it is another than `engine`."""
+        """After a failure on `engine`, or a doubt: have a healthy one. Whether it is another than `engine`."""
         async with self._mending:
             if self._engine is None or self._engine.ident == engine.ident:
                 if self._condemned is None and await asyncio.to_thread(uds.is_healthy, engine.socket):
@@ -195,7 +185,7 @@ class EngineSession:
         Args:
             median: seconds that an answer takes, or None before the first.
         """
-        patience = float(self._spec.options.get("hang_seconds", 60.0))
+        patience = self._patience
         seen, checked = "", 0.0
         while True:
             await asyncio.sleep(min(1.0, patience / 8))
@@ -221,6 +211,7 @@ class EngineSession:
         if self._client is not None:
             await self._client.close()
         self._client = None
+        self._turns.close()
 
 
 def _message(raw: bytes) -> str:

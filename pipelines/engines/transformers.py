@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from pipelines.engines.adapters import PROBE, prove_change
 from pipelines.engines.launch import empty_gpu, has_gpu
 from pipelines.engines.outcomes import scored, too_long
 from pipelines.engines.protocol import Adapter, GenerationOutcome, GenerationRequest, GeneratorSpec
@@ -25,6 +26,7 @@ class TransformersGenerator:
 
     Raises:
         ConfigError: the model or an adapter can't be loaded.
+        EngineError: an adapter changes nothing.
     """
 
     def __init__(self, spec: GeneratorSpec, adapters: Sequence[Adapter] = ()) -> None:
@@ -37,6 +39,8 @@ class TransformersGenerator:
         if adapters:
             self._load(adapters)
         self._model.to(self._device).eval()
+        if adapters:
+            self._prove(adapters)
 
     def _load(self, adapters: Sequence[Adapter]) -> None:
         from peft import PeftModel
@@ -54,6 +58,14 @@ class TransformersGenerator:
                 raise ConfigError(
                     f"adapter {adapter.name!r} at {adapter.path} can't be loaded: {error}"
                 ) from error
+
+    def _prove(self, adapters: Sequence[Adapter]) -> None:
+        """PEFT only warns of weights that fit nothing in the model."""
+        with self._model.disable_adapter():
+            base, again = (self._logprobs(PROBE, len(PROBE) - 1).tolist() for _ in range(2))
+        for adapter in adapters:
+            self._model.set_adapter(self._modules[adapter.name])
+            prove_change(adapter, base, again, self._logprobs(PROBE, len(PROBE) - 1).tolist())
 
     def generate(self, requests: Iterable[GenerationRequest]) -> Iterator[GenerationOutcome]:
         """Yield one outcome a request; a batch of rows at a time, those of one adapter together.
@@ -88,7 +100,7 @@ class TransformersGenerator:
         began = time.monotonic()
         given = [request for request in batch if request.scored_tokens]
         asked = [request for request in batch if not request.scored_tokens]
-        scores = [self._logprob(request) for request in given]
+        scores = [float(self._logprobs(item.token_ids, item.scored_tokens).double().sum()) for item in given]
         rows = self._sample(asked) if asked else []
         seconds = time.monotonic() - began
         return [
@@ -97,11 +109,11 @@ class TransformersGenerator:
         ]
 
     @torch.inference_mode()
-    def _logprob(self, request: GenerationRequest) -> float:
-        tokens = torch.tensor([request.token_ids], device=self._device)
-        logits = self._model(input_ids=tokens).logits[0, -request.scored_tokens - 1 : -1].float()
-        given = tokens[0, -request.scored_tokens :, None]
-        return float(logits.log_softmax(-1).gather(-1, given).double().sum())
+    def _logprobs(self, token_ids: Sequence[int], scored: int) -> torch.Tensor:
+        """Log probabilities of the last so many tokens, each given those before it."""
+        tokens = torch.tensor([token_ids], device=self._device)
+        logits = self._model(input_ids=tokens).logits[0, -scored - 1 : -1].float()
+        return logits.log_softmax(-1).gather(-1, tokens[0, -scored:, None])[:, 0]
 
     @torch.inference_mode()
     def _sample(self, batch: list[GenerationRequest]) -> list["_Row"]:

@@ -1,14 +1,18 @@
 """Plain transformers behind the protocol; that its greedy answers equal vLLM's is tested in `test_vllm_engine`."""
 
 import random
+import shutil
 from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from pipelines.engines.factory import close_generators, open_generator
-from pipelines.engines.protocol import GenerationRequest, GeneratorSpec
+from pipelines.engines.protocol import Adapter, GenerationRequest, GeneratorSpec
+from pipelines.engines.transformers import TransformersGenerator
+from pipelines.errors import EngineError
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +52,18 @@ def test_adapters_mixed_in_one_batch_answer_as_each_does_alone(engine):
     mixed = random.Random(0).sample(rows, len(rows))
     assert answers(engine, mixed) == alone[0] | alone[1] | alone[2]
     assert len({tuple(found.values()) for found in alone}) == 3
+
+
+def test_an_adapter_that_matches_nothing_in_the_model_is_an_error(tiny_model, adapters, tmp_path):
+    path = shutil.copytree(adapters[0].path, tmp_path / "misfit")
+    weights = load_file(path / "adapter_model.safetensors")
+    save_file(
+        {name.replace("layers", "blocks"): tensor for name, tensor in weights.items()},
+        path / "adapter_model.safetensors",
+    )
+    spec = GeneratorSpec("transformers", str(tiny_model), "tiny", "float32", 192)
+    with pytest.raises(EngineError, match="'misfit' does not change the engine's output"):
+        TransformersGenerator(spec, [adapters[0], Adapter("misfit", str(path))])
 
 
 def test_what_does_not_fit_is_an_outcome(engine):

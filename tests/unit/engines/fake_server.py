@@ -45,9 +45,11 @@ async def answer(body: dict) -> tuple[int, bytes] | None:
         case 2 if once(f"dropped-{body['seed']}"):
             return None
         case 3:
-            return 200, b"{not json"
+            return 200, b"{not json" + b"!" * body["seed"]
         case 4:
             await asyncio.sleep(0.05)
+            with (STATE / "company").open("a") as stream:
+                stream.write(f"{body['seed']}:{in_flight}\n")
             os._exit(1)
         case 5 if once("hung"):
             time.sleep(1000)  # noqa: ASYNC251 (a hang is what is wanted)
@@ -117,6 +119,8 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             if url.endswith("/health"):
                 reply = (200, b"")
             elif url.endswith("/v1/load_lora_adapter"):
+                if body["lora_name"] == "stuck" or (body["lora_name"] == "stuck-once" and once("stuck")):
+                    await asyncio.sleep(1000)
                 adapters.add(body["lora_name"])
                 with (STATE / "loads").open("a") as stream:
                     stream.write(body["lora_name"] + "\n")

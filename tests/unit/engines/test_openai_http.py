@@ -1,12 +1,14 @@
 """The client of hosted endpoints: what is tried again, what is a row's outcome, what ends the batch."""
 
 import time
+import uuid
 from dataclasses import replace
 from typing import ClassVar
 
 import pytest
 
 from pipelines.config import EndpointConfig, TargetEndpointConfig
+from pipelines.engines import endpoint as client
 from pipelines.engines.endpoint import retry_after
 from pipelines.engines.factory import open_generator
 from pipelines.engines.protocol import GenerationRequest, GeneratorSpec
@@ -15,7 +17,7 @@ from tests.http_endpoint import JsonHandler, serving
 
 
 class Endpoint(JsonHandler):
-    """Answers by the first message's text; `busy` is refused once with a Retry-After."""
+    """Answers by the first message's text; `busy` and numbers are refused once with a Retry-After."""
 
     seen: ClassVar[list[str]] = []
 
@@ -27,6 +29,8 @@ class Endpoint(JsonHandler):
             self.reply(401, {})
         elif word == "busy" and self.seen.count("busy") == 1:
             self.reply(429, {}, {"Retry-After": "0"})
+        elif word.isdigit() and self.seen.count(word) == 1:
+            self.reply(429, {}, {"Retry-After": word})
         elif word == "slow":
             time.sleep(0.4)
             choice = {"message": {"content": word}, "finish_reason": "stop"}
@@ -34,7 +38,7 @@ class Endpoint(JsonHandler):
         elif word.startswith("broken"):
             self.reply(500, {"error": "it broke"})
         elif word.startswith("bad"):
-            self.reply(400, {"error": {"message": "bad row"}})
+            self.reply(400, {"error": {"message": "bad row"}, "request_id": uuid.uuid4().hex})
         elif word == "filtered-400":
             self.reply(400, {"error": {"code": "content_filter"}})
         elif word == "uncounted":
@@ -132,6 +136,15 @@ def test_tasks_share_the_limits_of_an_endpoint():
     shared = endpoint.options_of(4)
     assert (shared["in_flight"], shared["requests_per_minute"]) == (2, 15.0)
     assert endpoint.options_of(40)["in_flight"] == 1
+
+
+def test_retry_after_is_waited_for_up_to_ten_minutes(spec, monkeypatch):
+    waited = []
+    monkeypatch.setattr(client.Endpoint, "_wait", lambda _, seconds: waited.append(seconds))
+    assert ask(spec, "600")["600"].text == "600 3"
+    assert max(waited) == 600.0
+    with pytest.raises(EngineError, match=r"not to be asked again for 601 s \(Retry-After\)"):
+        ask(spec, "601")
 
 
 def test_retry_after_is_a_number_or_a_date():

@@ -1,11 +1,21 @@
 """What the vLLM client makes of a server that misbehaves: a row's fault is an outcome, the engine's is mended."""
 
+import asyncio
+import itertools
+import json
+import os
+import signal
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from pipelines.engines.homes import EngineDirectory
 from pipelines.engines.protocol import Adapter
+from pipelines.engines.session import EngineSession
+from pipelines.engines.uds import is_healthy
 from pipelines.engines.vllm import VllmGenerator
 from pipelines.errors import ConfigError, EngineError
 
@@ -98,6 +108,50 @@ def test_a_request_that_takes_engines_down_is_found_out_and_no_other_is_blamed(
     assert len(lines(tmp_path, "starts")) <= 4
 
 
+def test_a_request_is_blamed_only_for_what_happened_while_no_client_had_another_in_flight(
+    make_spec, make_request, open_client, tmp_path
+):
+    spec, ended = make_spec(), threading.Event()
+
+    def others():
+        yield make_request(1000, 4)
+        yield from itertools.takewhile(
+            lambda _: not ended.is_set(), (make_request(seed) for seed in itertools.count(1001))
+        )
+
+    mine, beside = open_client(spec), open_client(spec)
+    with ThreadPoolExecutor(1) as pool:
+        theirs = pool.submit(lambda: list(beside.generate(others())))
+        try:
+            ours = list(mine.generate(make_request(seed, 1 if seed else 4) for seed in range(20)))
+        finally:
+            ended.set()
+    blamed = {item.request_id: item.error_kind for item in [*ours, *theirs.result()] if item.error_kind}
+    assert blamed == {"r0": "took_engine_down", "r1000": "took_engine_down"}
+    in_flight = dict(line.split(":") for line in lines(tmp_path, "company"))
+    assert in_flight == {"0": "1", "1000": "1"}, "at each one's last engine"
+
+
+def test_a_request_that_finds_the_engine_dead_is_not_blamed_for_it(make_spec, tmp_path):
+    spec = make_spec()
+    body = json.dumps({"model": "base", "prompt": [1], "seed": 1}).encode()
+
+    async def replies():
+        session = EngineSession(spec, (), EngineDirectory.of(spec))
+        try:
+            first = await session.ask("/v1/completions", body)
+            os.kill(int(lines(tmp_path, "starts")[0]), signal.SIGKILL)
+            while is_healthy(session._engine.socket):
+                await asyncio.sleep(0.05)
+            await asyncio.sleep(0.1)
+            return first, await session.ask_alone("/v1/completions", body)
+        finally:
+            await session.close()
+
+    assert [(reply.status, reply.lost) for reply in asyncio.run(replies())] == [(200, False)] * 2
+    assert len(lines(tmp_path, "starts")) == 2
+
+
 def test_a_hanging_engine_is_replaced(make_spec, make_request, open_client, tmp_path):
     client = open_client(make_spec(hang_seconds=1.0))
     outcomes = list(client.generate(make_request(seed, 5 if seed == 8 else 1) for seed in range(16)))
@@ -105,15 +159,35 @@ def test_a_hanging_engine_is_replaced(make_spec, make_request, open_client, tmp_
     assert len(lines(tmp_path, "starts")) == 2
 
 
-def test_a_server_that_refuses_everything_is_the_engines_fault(make_spec, make_request, open_client):
-    with pytest.raises(EngineError, match="refuses every request: bad row"):
-        list(open_client(make_spec()).generate(make_request(seed, 400) for seed in range(40)))
+@pytest.mark.parametrize(("kind", "words"), [(400, "bad row"), (3, "not an answer")])
+def test_a_server_that_refuses_everything_is_the_engines_fault(
+    make_spec, make_request, open_client, kind, words
+):
+    too_long = [make_request(100, max_tokens=600), make_request(101, 413)]
+    requests = [*too_long, *(make_request(seed, kind) for seed in range(40))]
+    with pytest.raises(EngineError, match=f"refuses every request: {words}"):
+        list(open_client(make_spec(), in_flight=1).generate(requests))
 
 
 def test_an_adapter_that_changes_nothing_is_an_error(make_spec, make_request, open_client, tmp_path):
     client = open_client(make_spec(adapters=1), adapter(tmp_path, "same"))
     with pytest.raises(EngineError, match="'same' does not change the engine's output"):
         list(client.generate([make_request(0, adapter="same")]))
+
+
+def test_an_engine_that_hangs_over_an_adapter_is_replaced_once(
+    make_spec, make_request, open_client, tmp_path
+):
+    client = open_client(make_spec(adapters=1, hang_seconds=0.4), adapter(tmp_path, "stuck-once"))
+    (outcome,) = client.generate([make_request(0, adapter="stuck-once")])
+    assert outcome.text == "stuck-once 0"
+    assert len(lines(tmp_path, "starts")) == 2
+    client = open_client(make_spec(adapters=1, hang_seconds=0.2), adapter(tmp_path, "stuck"))
+    with pytest.raises(
+        EngineError, match="died or hung twice while it loaded or proved adapter 'stuck': timed out"
+    ):
+        list(client.generate([make_request(0, adapter="stuck")]))
+    assert len(lines(tmp_path, "starts")) == 3
 
 
 def test_an_adapter_is_loaded_once_for_all_clients(make_spec, make_request, open_client, tmp_path):

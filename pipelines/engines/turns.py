@@ -1,0 +1,95 @@
+"""Whose turn it is to ask a host's engine: all clients' together, or that of one suspected request, alone.
+
+Two files of the engine's directory are locked by `flock`, which the kernel frees when a holder dies. A client holds
+`in_flight.lock` shared while it asks anything. A suspect first takes `suspect.lock`, which keeps new requests and other
+suspects of the host waiting, and then `in_flight.lock` for itself, which it gets once what was in flight has ended.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from pipelines.engines.homes import EngineDirectory
+
+_POLL_SECONDS = 0.05
+
+
+class Turns:
+    """One client's turns; its coroutines run in one event loop."""
+
+    def __init__(self, directory: EngineDirectory) -> None:
+        self._suspect_path = directory.path / "suspect.lock"
+        self._in_flight_path = directory.path / "in_flight.lock"
+        self._files: tuple[int, int] | None = None  # the same two, as ordinary requests lock them
+        self._asking = 0
+        self._suspects = 0
+        self._entering = asyncio.Lock()
+        self._suspecting = asyncio.Lock()
+
+    @contextlib.asynccontextmanager
+    async def together(self) -> AsyncIterator[None]:
+        """Ask among others, once no suspect of any client waits or asks."""
+        async with self._entering:  # one of many polls
+            while not self._may_enter():
+                await asyncio.sleep(_POLL_SECONDS)
+            self._asking += 1
+        try:
+            yield
+        finally:
+            self._asking -= 1
+            if not self._asking and self._files is not None:
+                fcntl.flock(self._files[1], fcntl.LOCK_UN)
+
+    @contextlib.asynccontextmanager
+    async def alone(self) -> AsyncIterator[None]:
+        """Ask while no client has anything else in flight."""
+        self._suspects += 1
+        try:
+            async with self._suspecting, _held(self._suspect_path), _held(self._in_flight_path):
+                yield
+        finally:
+            self._suspects -= 1
+
+    def _may_enter(self) -> bool:
+        if self._suspects:
+            return False
+        if self._files is None:
+            self._files = _opened(self._suspect_path), _opened(self._in_flight_path)
+        suspect, in_flight = self._files
+        if not _lock(suspect, fcntl.LOCK_SH):
+            return False
+        fcntl.flock(suspect, fcntl.LOCK_UN)
+        return self._asking > 0 or _lock(in_flight, fcntl.LOCK_SH)
+
+    def close(self) -> None:
+        """Close the files."""
+        for descriptor in self._files or ():
+            os.close(descriptor)
+        self._files = None
+
+
+@contextlib.asynccontextmanager
+async def _held(path: Path) -> AsyncIterator[None]:
+    descriptor = _opened(path)
+    try:
+        while not _lock(descriptor, fcntl.LOCK_EX):
+            await asyncio.sleep(_POLL_SECONDS)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _opened(path: Path) -> int:
+    return os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+
+
+def _lock(descriptor: int, kind: int) -> bool:
+    """Whether the file could be locked at once."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
