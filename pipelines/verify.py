@@ -119,11 +119,11 @@ def _suites(runs: Sequence[Row]) -> dict[str, Mapping[str, Suite]]:
     return found
 
 
-def _results(lakehouse: Lakehouse, history: History) -> list[Row]:
+def _results(lakehouse: Lakehouse, history: History) -> list[dict[str, Any]]:
     key = ("run_id", "round", "gate", "check_name")
     overrides = lakehouse.read("gate_overrides").select(*key, F.lit(True).alias("let_pass")).distinct()
     results = lakehouse.read("quality_results").where(history.mine())
-    return results.join(overrides, on=list(key), how="left").collect()
+    return [row.asDict() for row in results.join(overrides, on=list(key), how="left").collect()]
 
 
 def _repeated_keys(lakehouse: Lakehouse) -> Iterator[str]:

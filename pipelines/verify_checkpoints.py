@@ -103,7 +103,7 @@ def _training_rows(lakehouse: Lakehouse, recipes: Mapping[str, Mapping[str, Any]
     )
     wrong = {name: wrong_rows(iter(()), recipe) for name, recipe in recipes.items()}
     for name, mine in groupby(rows.toLocalIterator(), key=lambda row: row["checkpoint_id"]):
-        wrong[name] = wrong_rows(mine, recipes[name])
+        wrong[name] = wrong_rows((row.asDict() for row in mine), recipes[name])
     return wrong
 
 
