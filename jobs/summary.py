@@ -8,6 +8,7 @@ from tabulate import tabulate
 
 from pipelines.history import History
 from pipelines.lakehouse import Lakehouse
+from pipelines.plan import ALL
 
 _RATES = (
     ("violation, {judge}", "violation_rate", "all"),
@@ -44,7 +45,11 @@ def summary(lakehouse: Lakehouse, run_id: str) -> str:
     """The tables of figures as text."""
     history = History(lakehouse, run_id)
     mine = history.mine()  # a fork begins with the rounds of what it was forked from
-    rows = lakehouse.read("round_metrics").where(mine).collect()
+    rows = [
+        row
+        for row in lakehouse.read("round_metrics").where(mine).collect()
+        if history.is_done(row["round"], row["step"] or "report")
+    ]
     metrics = {(row["metric"], row["judge"], row["slice"], row["round"]): row for row in rows}
     rounds = sorted({row["round"] for row in rows})
     judges = sorted(
@@ -109,7 +114,7 @@ def _count_cell(row: Any) -> str:
 def _times(lakehouse: Lakehouse, mine: Column) -> str:
     steps = (
         lakehouse.read("steps")
-        .where(mine)
+        .where(mine & F.col("step").isin(list(ALL)))  # what judges read later is no time of the round
         .select(
             "round",
             "state",
