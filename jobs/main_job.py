@@ -131,10 +131,17 @@ def run_judges(
         for reading in left:
             # What a fork has of another run is read as that run's.
             own = reading.run_id == run_id
-            held = contextlib.nullcontext(lease) if own else _held(RunLease(place.lakehouse, reading.run_id, holder))
-            with held as its, contextlib.closing(
-                JudgeRunner(place.lakehouse, place.artifacts, config, reading, check_lease=its.check)
-            ) as runner:
+            held = (
+                contextlib.nullcontext(lease)
+                if own
+                else _held(RunLease(place.lakehouse, reading.run_id, holder))
+            )
+            with (
+                held as its,
+                contextlib.closing(
+                    JudgeRunner(place.lakehouse, place.artifacts, config, reading, check_lease=its.check)
+                ) as runner,
+            ):
                 runner.read()
     if left:
         print(summary(place.lakehouse, run_id))

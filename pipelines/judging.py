@@ -60,7 +60,9 @@ def left_to_read(
     history = History(lakehouse, run_id)
     ended = _ended(history, last)
     if not ended:
-        raise ConfigError(f"run {run_id} has ended no round that could be judged; `mart status` shows how far it is")
+        raise ConfigError(
+            f"run {run_id} has ended no round that could be judged; `mart status` shows how far it is"
+        )
     given = _given(lakehouse, history)
     found: list[Reading] = []
     known: dict[str, str] = {}
@@ -68,11 +70,17 @@ def left_to_read(
         digest = judge_spec(judge).digest
         _check_name(run_id, judge.name, digest, given)
         if digest in known:
-            log.info("judge %s is judge %s by another name: its verdicts are not asked twice", judge.name, known[digest])
+            log.info(
+                "judge %s is judge %s by another name: its verdicts are not asked twice",
+                judge.name,
+                known[digest],
+            )
             continue
         known[digest] = judge.name
         steps = [step.name for step in _steps(judge)]
-        otherwise = {row["round"] for row in given if row["scorer_digest"] == digest and row["step"] not in steps}
+        otherwise = {
+            row["round"] for row in given if row["scorer_digest"] == digest and row["step"] not in steps
+        }
         left = {
             round: part
             for round, part in ended.items()
@@ -93,7 +101,9 @@ def _named(config: RunConfig, names: Sequence[str]) -> list[JudgeConfig]:
                 f"{name} is a reward model, by which a run selects: it judges while the run goes on, never afterwards"
             )
         if name not in judges:
-            raise ConfigError(f"the configuration has no judge {name!r}; it has {', '.join(judges) or 'none'}")
+            raise ConfigError(
+                f"the configuration has no judge {name!r}; it has {', '.join(judges) or 'none'}"
+            )
     if not judges:
         raise ConfigError("the configuration has no judges; name some under `judges`")
     return [judges[name] for name in dict.fromkeys(names) or judges]
