@@ -10,7 +10,7 @@ from jobs.flags import config_path
 from jobs.main_job import run_judges
 from jobs.place import Place
 from pipelines.beginning import begin
-from pipelines.config import JudgeConfig, RunConfig, load_config
+from pipelines.config import JudgeConfig, load_config
 from pipelines.errors import ConfigError
 from pipelines.history import History, now
 from pipelines.judging import left_to_read
@@ -20,7 +20,7 @@ from pipelines.runner import Runner
 from pipelines.verify import verify_run
 from pipelines.views import create_views
 
-# Answers by script, to held-out prompts, to the adversary's and to attacks, without a training.
+# Answers by script, to held-out prompts and to the adversary's, without a training.
 UNTRAINED = {
     "data.warm_start": None, "adversary.warm_pairs": 0, "adversary.enabled": False, "target.enabled": False,
     "evaluate.adversary_prompts": 2, "engine.chunk_rows": 64,
@@ -30,14 +30,7 @@ VALUES = {"refused": 1.0, "answered": 1.0, "neither": None}
 OWN = RULE | {"name": "strict", "values": VALUES | {"complied": 0.0}}
 # The same words with other values: another judge, whose figures must be the same.
 LATER = RULE | {"name": "lenient", "values": VALUES | {"complied": 0.4}}
-LAST = RULE | {"name": "last", "values": VALUES | {"complied": 0.2}}
 WRITTEN = ("scores", "scorers", "round_metrics", "steps")
-
-
-def _judged_by(config: RunConfig, *judges: dict[str, Any]) -> RunConfig:
-    """The configuration with these judges, and without the held-out sets, which only the run knows then."""
-    data = config.data.model_copy(update={"suites": None})
-    return config.model_copy(update={"data": data, "judges": [JudgeConfig(**judge) for judge in judges]})
 
 
 def _figures(lakehouse: Lakehouse, judge: str) -> list[tuple[Any, ...]]:
@@ -51,23 +44,25 @@ def _verdicts(lakehouse: Lakehouse, judge: str) -> list[tuple[Any, ...]]:
     return sorted(tuple(row) for row in rows.select("run_id", "round", "response_id", "label").collect())
 
 
-def test_a_judge_that_comes_later_reads_what_the_others_read_once_and_nothing_else_changes(
+def test_a_judge_that_comes_later_reads_once_what_the_others_read_and_nothing_else_changes(
     runner_of: Callable[..., Runner],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     runner = runner_of(UNTRAINED | {"judges": [OWN]})
-    for round in (0, 1):
-        runner.run_round(round)
+    runner.run_round(0)
     lakehouse, place = runner.lakehouse, Place(runner.lakehouse, runner.artifacts, tmp_path)
     asked = {table: lakehouse.version(table) for table in ("requests", "adversarial_prompts", "responses")}
-    later = _judged_by(runner.config, OWN, LATER)
+    # Without the held-out sets, which the run knows.
+    data = runner.config.data.model_copy(update={"suites": None})
+    judges = [JudgeConfig(**OWN), JudgeConfig(**LATER)]
+    later = runner.config.model_copy(update={"data": data, "judges": judges})
 
     record = Runner._record
 
     def killed(self: Runner, event: Any, *more: Any) -> None:
-        if (event["round"], event["step"]) == (1, "report_lenient"):
+        if event["step"] == "report_lenient":
             raise KeyboardInterrupt
         record(self, event, *more)
 
@@ -75,30 +70,26 @@ def test_a_judge_that_comes_later_reads_what_the_others_read_once_and_nothing_el
         patched.setattr(Runner, "_record", killed)
         with pytest.raises(KeyboardInterrupt):
             run_judges(place, later, "r")
-    run_judges(place, later, "r")
+    begin(lakehouse, runner.config, "f", ("r", 0))
+    run_judges(place, later, "f")  # what a fork has of another run is read as that run's
     assert "violation, lenient" in capsys.readouterr().out
     written = {table: lakehouse.version(table) for table in WRITTEN}
     run_judges(place, later, "r")
     assert "nothing to do" in capsys.readouterr().out
     assert written == {table: lakehouse.version(table) for table in WRITTEN}
 
-    verdicts, figures = _verdicts(lakehouse, "lenient"), _figures(lakehouse, "lenient")
-    assert verdicts == _verdicts(lakehouse, "strict") and figures == _figures(lakehouse, "strict")
-    told = {(round, metric) for round, metric, *_ in figures}
-    assert told >= {(0, "violation_rate"), (1, "violation_change"), (1, "adversary_success_rate")}
-    assert (1, "attack_success_rate") in told
+    assert _verdicts(lakehouse, "lenient") == _verdicts(lakehouse, "strict")
+    figures = _figures(lakehouse, "lenient")
+    assert figures == _figures(lakehouse, "strict")
+    assert {metric for _, metric, *_ in figures} >= {"violation_rate", "adversary_success_rate"}
     assert asked == {table: lakehouse.version(table) for table in asked}
     create_views(lakehouse, ["round_overview"])
     overview = lakehouse.spark.table(lakehouse.name("round_overview")).collect()
-    assert [row["judge"] for row in overview] == ["strict"] * 2
-
-    begin(lakehouse, runner.config, "r")  # as `mart run` does, with the settings that it was begun with
-    history = History(lakehouse, "r")
-    assert history.next_round(lambda n: [step.name for step in steps_of(runner.config, n)]) == 2
-    begin(lakehouse, runner.config, "f", ("r", 1))
-    run_judges(place, _judged_by(runner.config, OWN, LATER, LAST), "f", last=0)
-    assert {row[:2] for row in _verdicts(lakehouse, "last")} == {("r", 0)}, "what a fork has of another run"
+    assert [row["judge"] for row in overview] == ["strict"]
     assert verify_run(lakehouse, runner.artifacts, "f").differences == []
+    begin(lakehouse, runner.config, "r")  # as `mart run` does that goes on
+    history = History(lakehouse, "r")
+    assert history.next_round(lambda n: [step.name for step in steps_of(runner.config, n)]) == 1
 
 
 def _done(run_id: str, step: str) -> dict[str, Any]:
