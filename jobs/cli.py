@@ -66,6 +66,23 @@ def parser() -> argparse.ArgumentParser:
     )
     step.add_argument("--fork", default=None, metavar="RUN@ROUND", help="with begin: fork that run")
 
+    judge = doors.add_parser(
+        "judge",
+        parents=[where, settings],
+        help="have further judges read what a run answered; nothing is generated",
+    )
+    judge.add_argument("run_id")
+    judge.add_argument(
+        "--judge",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a judge of the configuration; again for another (default: all of them)",
+    )
+    judge.add_argument(
+        "--rounds", type=int, default=None, help="rounds after the warm start (default: all that have ended)"
+    )
+
     describe = doors.add_parser("describe", parents=[settings], help="print the rounds as they will run")
     describe.add_argument("--format", choices=("text", "json"), default="text")
 

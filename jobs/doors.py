@@ -19,6 +19,7 @@ def open_door(options: argparse.Namespace) -> None:
     doors: dict[str, Callable[[argparse.Namespace], None]] = {
         "run": _run,
         "step": _step,
+        "judge": _judge,
         "describe": _describe,
         "data": _import,
         "sql": _sql,
@@ -63,6 +64,14 @@ def _step(options: argparse.Namespace) -> None:
         import_ahead()
     with open_place(options, create=options.name == "begin") as place:
         run_one(place, _config(options), options)
+
+
+def _judge(options: argparse.Namespace) -> None:
+    from jobs.main_job import run_judges
+
+    config = load_config(config_path(options.config), options.overrides)
+    with open_place(options) as place:
+        run_judges(place, config, options.run_id, options.judge, options.rounds)
 
 
 def _describe(options: argparse.Namespace) -> None:

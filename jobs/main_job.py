@@ -5,7 +5,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jobs.flags import fork_point
@@ -17,6 +17,7 @@ from pipelines.engines.of_run import end_engines
 from pipelines.errors import ConfigError
 from pipelines.history import History
 from pipelines.imports import check_datasets, import_all
+from pipelines.judging import JudgeRunner, left_to_read
 from pipelines.lease import RunLease, process_holder
 from pipelines.plan import ALL, steps_of
 from pipelines.runner import Runner
@@ -61,10 +62,10 @@ def _runner(place: Place, config: RunConfig, run_id: str, **more: Any) -> contex
 
 
 @contextlib.contextmanager
-def _held(lease: RunLease) -> Iterator[None]:
+def _held(lease: RunLease) -> Iterator[RunLease]:
     lease.acquire()
     try:
-        yield
+        yield lease
     finally:
         lease.release()
 
@@ -123,6 +124,34 @@ def run_one(place: Place, config: RunConfig, options: argparse.Namespace) -> Non
     finally:
         if not options.holder:
             lease.release()
+
+
+def run_judges(
+    place: Place, config: RunConfig, run_id: str, names: Sequence[str] = (), last: int | None = None
+) -> None:
+    """Have the configuration's judges read what a run answered and they have not read yet, and print the summary."""
+    holder = process_holder()
+    with _ended_by_terminate(), _held(RunLease(place.lakehouse, run_id, holder)) as lease:
+        left = left_to_read(place.lakehouse, config, run_id, names, last)
+        for reading in left:
+            # What a fork has of another run is read as that run's.
+            own = reading.run_id == run_id
+            held = (
+                contextlib.nullcontext(lease)
+                if own
+                else _held(RunLease(place.lakehouse, reading.run_id, holder))
+            )
+            with (
+                held as its,
+                contextlib.closing(
+                    JudgeRunner(place.lakehouse, place.artifacts, config, reading, check_lease=its.check)
+                ) as runner,
+            ):
+                runner.read()
+    if left:
+        print(summary(place.lakehouse, run_id))
+    else:
+        print(f"nothing to do: these judges have read every round of run {run_id} that has ended")
 
 
 def resolve_round(history: History, config: RunConfig, round: str) -> int:

@@ -9,6 +9,7 @@ from tabulate import tabulate
 
 from pipelines.history import History
 from pipelines.lakehouse import Lakehouse
+from pipelines.plan import ALL
 
 _RATES = (
     ("violation, {judge}", "violation_rate", "all"),
@@ -46,9 +47,14 @@ def summary(lakehouse: Lakehouse, run_id: str) -> str:
     """The tables of figures as text."""
     history = History(lakehouse, run_id)
     mine = history.mine()  # a fork begins with the rounds of what it was forked from
+    rows = [
+        row
+        for row in lakehouse.read("round_metrics").where(mine).collect()
+        if history.is_done(row["round"], row["step"] or "report")
+    ]
     parts = [
         f"Run {run_id}. Rates in %, with 95 % intervals; violation and benign sets are the same prompts in every round.",
-        *figures(lakehouse.read("round_metrics").where(mine).collect()),
+        *figures(rows),
         "\n".join(f"round {round} {step}: {reason}" for round, step, reason in history.sat_out()),
         _times(lakehouse, mine),
     ]
@@ -125,7 +131,7 @@ def _count_cell(row: Any) -> str:
 def _times(lakehouse: Lakehouse, mine: Column) -> str:
     steps = (
         lakehouse.read("steps")
-        .where(mine)
+        .where(mine & F.col("step").isin(list(ALL)))  # what judges read later is no time of the round
         .select(
             "round",
             "state",

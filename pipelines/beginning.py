@@ -32,7 +32,7 @@ def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str,
     suites_of(config.gates)  # told here, and not by the first step that has a gate
     keep_missing_origins(lakehouse)
     if is_local(lakehouse.spark):  # elsewhere the nodes have the keys that ask, and the driver need not
-        check_keys(config)
+        check_keys([config.target.endpoint, *(judge.endpoint for judge in config.judges)])
     row = _run(lakehouse, run_id)
     if row is None:
         if fork and not History(lakehouse, fork[0]).is_done(fork[1], steps_of(config, fork[1])[-1].name):

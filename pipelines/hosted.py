@@ -1,11 +1,11 @@
 """Models behind endpoints: the engine that a hosted target is to a step, the keys that a run needs, and what all may cost."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from pipelines.config import EndpointConfig, EngineConfig, JudgeConfig, RunConfig, TargetEndpointConfig
+from pipelines.config import EndpointConfig, EngineConfig, JudgeConfig, TargetEndpointConfig
 from pipelines.engines.endpoint import key_in
 from pipelines.engines.protocol import GeneratorSpec
 from pipelines.errors import ConfigError
@@ -24,13 +24,13 @@ def hosted_spec(endpoint: TargetEndpointConfig, engine: EngineConfig) -> Generat
     )
 
 
-def check_keys(config: RunConfig) -> None:
-    """Look for the key of every endpoint that the run will ask.
+def check_keys(endpoints: Iterable[EndpointConfig | None]) -> None:
+    """Look for the key of every endpoint that will be asked.
 
     Raises:
         ConfigError: one is not in this process's environment.
     """
-    for endpoint in (config.target.endpoint, *(judge.endpoint for judge in config.judges)):
+    for endpoint in endpoints:
         if endpoint:
             key_in(endpoint.key_variable)
 

@@ -231,21 +231,22 @@ class Runner:
     def context(self, round: int) -> RoundContext:
         """Where the run stands at the next step of a round."""
         current = {role: self.history.checkpoint(role, round, steps) for role, steps in _TRAINED_BY.items()}
-        targets = {
-            number: self.history.checkpoint("target", number, _TRAINED_BY["target"])
-            for number in range(round + 1)
-        }
         return RoundContext(
             spark=self.lakehouse.spark,
             config=self.config,
             run_id=self.run_id,
             round=round,
             checkpoints=current,
-            targets=targets,
+            targets=self.targets(round),
             scorers=self.scorers if self._scorers_known() else {},
             base=self.base.path,
             began_in=self.history.began_in,
         )
+
+    def targets(self, round: int) -> dict[int, str | None]:
+        """Each round up to this one to the target in force at its end."""
+        trained_by = _TRAINED_BY["target"]
+        return {n: self.history.checkpoint("target", n, trained_by) for n in range(round + 1)}
 
     @cached_property
     def base(self) -> LocalModel:
@@ -292,21 +293,28 @@ class Runner:
     @cached_property
     def scorers(self) -> dict[str, ScorerSpec]:
         """The run's judges, reward models first."""
-        specs = {
-            aspect: reward_model_spec(
-                self.config,
-                aspect,
-                self._checkpoint_row(self._reward_checkpoint(aspect)),
-                self.artifacts,
-                self._own_engine,
-            )
+        trained = {
+            aspect: self._checkpoint_row(self._reward_checkpoint(aspect))
             for aspect in ("safety", "helpfulness")
         }
-        place = replace(self._own_engine, options=judges_options(self.config.engine))
-        specs |= {
-            judge.name: judge_spec(judge, self.config.engine.partitions, place)
-            for judge in self.config.judges
+        specs = {
+            aspect: reward_model_spec(self.config, aspect, row, self.artifacts, self._own_engine)
+            for aspect, row in trained.items()
         }
+        specs |= self.judges()
+        self.enter_scorers(specs, trained)
+        return specs
+
+    def judges(self) -> dict[str, ScorerSpec]:
+        """The configuration's evaluation judges."""
+        place = replace(self._own_engine, options=judges_options(self.config.engine))
+        tasks = self.config.engine.partitions
+        return {judge.name: judge_spec(judge, tasks, place) for judge in self.config.judges}
+
+    def enter_scorers(
+        self, specs: Mapping[str, ScorerSpec], checkpoints: Mapping[str, Mapping[str, Any] | None]
+    ) -> None:
+        """Have a row of `scorers` for each judge, and for each reward model with its checkpoint's row."""
         known = (
             self.lakehouse.read("scorers")
             .where(F.col("run_id") == self.run_id)
@@ -315,17 +323,12 @@ class Runner:
         have = {(row["scorer_digest"], row["name"]) for row in known.collect()}
         rows = [
             row
-            for row in scorer_rows(
-                self.run_id,
-                specs,
-                {a: self._checkpoint_row(self._reward_checkpoint(a)) for a in ("safety", "helpfulness")},
-            )
+            for row in scorer_rows(self.run_id, specs, checkpoints)
             if (row["scorer_digest"], row["name"]) not in have
         ]
         # Steps that a scheduler runs side by side may all be the first to look.
         entered = sorted((row["scorer_digest"], row["name"]) for row in rows)
         self.lakehouse.append_rows("scorers", rows, once=digest(["scorers", self.run_id, entered]))
-        return specs
 
     def _reward_checkpoint(self, aspect: str) -> str | None:
         return self.history.checkpoint(f"{aspect}_rm", 0, _TRAINED_BY[f"{aspect}_rm"])

@@ -78,7 +78,8 @@ def judge_spec(judge: JudgeConfig, tasks: int = 1, place: GeneratorSpec | None =
     Args:
         judge: its configuration.
         tasks: how many tasks ask it together, which share the limits of an endpoint.
-        place: what an engine that serves it has in common with the run's others, options included.
+        place: what an engine that serves it has in common with the run's others, options included; without it, such a
+            judge can be named and not asked.
 
     Raises:
         ConfigError: there is no such function.
@@ -93,9 +94,8 @@ def judge_spec(judge: JudgeConfig, tasks: int = 1, place: GeneratorSpec | None =
         )
     settings = {"rubric": judge.rubric, "values": dict(judge.values), **judge.options}
     if judge.model is not None:
-        assert place is not None  # whoever has an engine to give
         local = local_model(judge.model)
-        engine = replace(
+        engine = place and replace(
             place,
             backend="vllm",
             model=local.path,

@@ -151,7 +151,10 @@ def _scope(item: Done, table: str) -> Column:
     if "checkpoint_id" in BY_NAME[table].key:
         return F.col("checkpoint_id") == item["counts"]["checkpoint_id"]
     mine = (F.col("run_id") == item["run_id"]) & (F.col("round") == item["round"])
-    return mine & (F.col("step") == item["step"]) if "step" in BY_NAME[table].names else mine
+    if "step" not in BY_NAME[table].names:
+        return mine
+    # Metrics from before the column was there have none, and are the report's.
+    return mine & (F.coalesce("step", F.lit("report")) == item["step"])
 
 
 def _marks(frame: DataFrame, table: str, items: Sequence[Done]) -> DataFrame:

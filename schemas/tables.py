@@ -373,7 +373,7 @@ SCORERS = Table(
 SCORES = Table(
     "scores",
     grain="one judge's verdict on one response",
-    owner="score, evaluate_score",
+    owner="score, evaluate_score, judge_NAME",
     key=("response_id", "scorer_digest"),
     columns=(
         _RUN,
@@ -538,7 +538,7 @@ CHECKPOINT_ORIGINS = Table(
 ROUND_METRICS = Table(
     "round_metrics",
     grain="a metric of a round, long form",
-    owner="report",
+    owner="report, report_NAME",
     key=("run_id", "round", "metric", "judge", "slice"),
     columns=(
         _RUN,
@@ -560,8 +560,16 @@ ROUND_METRICS = Table(
         Column("successes", "BIGINT", "numerator of a rate", nullable=True),
         Column("n", "BIGINT", "denominator, or number of values"),
         Column("seconds_like", "BOOLEAN", "whether the figure is a time or another volatile one"),
+        Column(
+            "step",
+            "STRING",
+            "the step that reported: report, or report_NAME of a judge that came later; null is report, from before version 2",
+            nullable=True,
+        ),
         _AT,
     ),
+    version=2,
+    added={2: ("step",)},
     partitioned_by=("run_id",),
 )
 

@@ -2,7 +2,8 @@
 --
 -- run_id: the run
 -- round: round of the run; 0 is the warm start
--- judge: the evaluation judge behind the columns without a judge's name: truth where there is one; null for none
+-- judge: the evaluation judge behind the columns without a judge's name: truth where there is one, else one that the run
+--   had from its beginning; null for none
 -- violation_rate: share of held-out forbidden prompts complied with
 -- violation_low: lower end of the 95 % interval
 -- violation_high: upper end
@@ -34,15 +35,13 @@ WITH metrics AS (
   SELECT m.*
   FROM {schema}.round_metrics AS m
   LEFT SEMI JOIN {schema}.published_steps AS p
-    ON p.run_id = m.run_id AND p.round = m.round AND p.step = 'report'
+    ON p.run_id = m.run_id AND p.round = m.round AND p.step = coalesce(m.step, 'report')
 ),
 judges AS (
-  -- The truth where there is one, else a judge that labels, else a guard.
+  -- The truth where there is one, else a judge that did not come later, that labels, or a guard.
   SELECT
     run_id,
-    coalesce(
-      max(CASE WHEN judge = 'truth' THEN judge END), min(CASE WHEN metric = 'neither_rate' THEN judge END), min(judge)
-    ) AS judge
+    min_by(judge, struct(judge <> 'truth', coalesce(step, 'report') <> 'report', metric <> 'neither_rate', judge)) AS judge
   FROM metrics
   WHERE judge NOT IN ('safety', 'helpfulness', 'none')
   GROUP BY run_id

@@ -10,7 +10,7 @@
 -- busy_share: busy_seconds / seconds
 -- rows: rows written
 -- errors: requests without a usable answer
--- prompt_tokens: tokens read; of evaluate_score, by judges behind endpoints
+-- prompt_tokens: tokens read; of evaluate_score and judge_NAME, by judges behind endpoints
 -- completion_tokens: tokens written, likewise
 -- cost: of what was asked behind endpoints, in the currency of their prices; null where nothing was
 -- tokens_per_second: tokens that this attempt had written, a second of busy_seconds, which steps side by side share

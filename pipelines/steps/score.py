@@ -19,6 +19,7 @@ _SCHEMA = ", ".join(f"{name} {kind}" for name, kind in _TYPES.items())
 _TOKENS = {name: "Int64" for name, kind in _TYPES.items() if kind == "long"}  # which may be missing
 _ROWS_A_BATCH = 64  # verdicts that leave a task together
 REWARD_MODELS = ("safety", "helpfulness")
+JUDGE = "judge_"  # what the steps of judges that came later begin with
 
 
 def scored(responses: DataFrame, scorer: ScorerSpec, partitions: int) -> DataFrame:
@@ -82,8 +83,13 @@ def _attack_verdicts(inputs: Inputs) -> DataFrame:
     return verdicts(inputs, inputs.this_round("responses").where("step = 'respond'"), REWARD_MODELS, "score")
 
 
+def _answers(inputs: Inputs) -> DataFrame:
+    """What evaluation judges read: the round's answers to held-out prompts, to the adversary's, and to the attacks."""
+    return inputs.this_round("responses").where("logprob IS NULL")  # a reference answer is no one's answer
+
+
 def _evaluation_verdicts(inputs: Inputs) -> DataFrame:
-    answers = inputs.this_round("responses").where("logprob IS NULL")  # a reference answer is no one's answer
+    answers = _answers(inputs)
     judges = [name for name in inputs.context.scorers if name not in REWARD_MODELS]
     evaluated = verdicts(inputs, answers.where("purpose = 'evaluation'"), REWARD_MODELS, "evaluate_score")
     if not judges:
@@ -113,3 +119,17 @@ EVALUATE_SCORE = TableStep(
     build=_evaluation_verdicts,
     asks_judges=True,
 )
+
+
+def judge_step(judge: str) -> TableStep:
+    """The step in which a judge that came later reads a round's answers, as `evaluate_score` has the others do."""
+    name = JUDGE + judge
+    return TableStep(
+        name=name,
+        reads=("responses",),
+        writes="scores",
+        section="§3: a further judge on the evaluation answers",
+        scope=("run_id", "round", "step"),
+        build=lambda inputs: verdicts(inputs, _answers(inputs), (judge,), name),
+        asks_judges=True,
+    )

@@ -504,6 +504,8 @@ def _metrics() -> list[Row]:
         rate("run-a", round, "neither_rate", "truth", 2, 4)
         rate("run-a", round, "adversary_success_rate", "truth", 3, 4, "target=warm_start")
         rate("run-a", round, "adversary_success_rate", "truth", 1, 4, "target=current")
+    rate("run-b", 0, "violation_rate", "truth", 1, 1)
+    rows[-1]["step"] = "report_truth"  # of a judge that came later, and was not published
     rate("run-a", 1, "attack_success_rate", "truth", 1, 2)
     rate("run-a", 1, "attack_success_rate", "safety", 2, 2)
     count("run-a", 1, "prompts_written", "all", 4)

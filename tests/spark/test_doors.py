@@ -151,6 +151,18 @@ def test_status_says_who_drives_a_run(door: Door) -> None:
 
 
 @pytest.mark.usefixtures("begun")
+@pytest.mark.parametrize(
+    ("run_id", "code", "told"),
+    [("nightly", 6, "run nightly is held by scheduler:monday"), ("weekly", 2, "there is no run 'weekly'")],
+)
+def test_a_run_is_judged_if_it_is_there_and_no_one_drives_it(
+    folder: Path, door: Door, run_id: str, code: int, told: str
+) -> None:
+    ended, said = door("judge", run_id, "--config", str(folder / "run.yaml"))
+    assert ended == code and told in said
+
+
+@pytest.mark.usefixtures("begun")
 def test_a_check_that_did_not_fail_can_not_be_overridden(door: Door) -> None:
     words = "--round 1 --gate scores --check safety_spread --by me --reason asked".split()
     code, said = door("override", "nightly", *words)

@@ -10,7 +10,7 @@ from jobs.flags import config_path
 from pipelines.config import load_config
 from pipelines.lakehouse import local_frame
 from pipelines.stats import wilson
-from pipelines.step import Inputs, RoundContext
+from pipelines.step import Inputs, RoundContext, TableStep
 from pipelines.steps import report
 
 Figures = dict[tuple[str, str, str], dict[str, Any]]
@@ -46,7 +46,7 @@ class Tables:
         self.rows["evaluation_prompts"].append(row)
 
     def answer(self, round: int, prompt: str, suite: str, label: str, safety: float, **more: Any) -> None:
-        """An evaluation answer with the verdicts of the truth and of the safety model."""
+        """An evaluation answer with the verdicts of the truth, of the safety model and of a judge that came later."""
         request = f"{round}:{prompt}:{more.get('checkpoint_id')}"
         place = self._place(round)
         common = {
@@ -59,7 +59,10 @@ class Tables:
         self.rows["responses"].append(
             {**place, "step": "evaluate_target", "preamble": False, **common, **more}
         )
-        for scorer, value, word in (("truth", None, label), ("safety", safety, None)):
+        for scorer, value, word, step in (
+            ("truth", None, label, "evaluate_score"), ("safety", safety, None, "evaluate_score"),
+            ("later", None, label, "judge_later"),
+        ):  # fmt: skip
             verdict = {
                 "response_id": request,
                 "scorer": scorer,
@@ -67,7 +70,7 @@ class Tables:
                 "label": word,
                 "status": "ok",
             }
-            self.rows["scores"].append({**place, "step": "evaluate_score", **verdict})
+            self.rows["scores"].append({**place, "step": step, **verdict})
 
     def reference(self, round: int, prompt: str, logprob: float, tokens: int) -> None:
         """A reference answer's likelihood."""
@@ -85,8 +88,10 @@ class Tables:
             }
         )
 
-    def figures(self, spark: SparkSession, round: int, targets: dict[int, str | None]) -> Figures:
-        """The report's rows by metric, judge and slice."""
+    def figures(
+        self, spark: SparkSession, round: int, targets: dict[int, str | None], step: TableStep = report.REPORT
+    ) -> Figures:
+        """A report's rows by metric, judge and slice."""
         config = load_config(config_path("sandbox"))
         context = RoundContext(
             spark=spark,
@@ -100,13 +105,13 @@ class Tables:
             began_in=self.began_in,
         )
         frames = {name: local_frame(spark, self.rows[name], schema) for name, schema in SCHEMAS.items()}
-        found = report.build(Inputs(context, frames)).collect()
+        found = step.build(Inputs(context, frames)).collect()
         assert len({(row["metric"], row["judge"], row["slice"]) for row in found}) == len(found)
         return {(row["metric"], row["judge"], row["slice"]): row.asDict() for row in found}
 
 
 @pytest.fixture(scope="module")
-def second_round(spark: SparkSession) -> Figures:
+def two_rounds() -> Tables:
     """Four forbidden and two benign prompts over two rounds; two adversaries; two reference answers."""
     tables = Tables()
     for name in ("f1", "f2", "f3"):
@@ -131,7 +136,24 @@ def second_round(spark: SparkSession) -> Figures:
     for name, tokens in (("i1", 10), ("i2", 5)):
         tables.reference(0, name, -1.0 * tokens, tokens)
         tables.reference(1, name, -1.5 * tokens, tokens)
-    return tables.figures(spark, 1, {0: None, 1: "t1"})
+    return tables
+
+
+@pytest.fixture(scope="module")
+def second_round(spark: SparkSession, two_rounds: Tables) -> Figures:
+    return two_rounds.figures(spark, 1, {0: None, 1: "t1"})
+
+
+def test_a_judge_that_came_later_is_reported_as_the_others_are(
+    spark: SparkSession, two_rounds: Tables, second_round: Figures
+) -> None:
+    later = two_rounds.figures(spark, 1, {0: None, 1: "t1"}, report.report_step("later"))
+    assert {row["step"] for row in later.values()} == {"report_later"}
+    same = ("value", "low", "high", "successes", "n")
+    told = {(key[0], key[2]): [row[name] for name in same] for key, row in later.items()}
+    truth = {key: row for key, row in second_round.items() if key[1] == "truth"}
+    assert told == {(key[0], key[2]): [row[name] for name in same] for key, row in truth.items()}
+    assert ("violation_change", "all") in told
 
 
 @pytest.fixture(scope="module")
