@@ -129,6 +129,7 @@ def judge_step(judge: str) -> TableStep:
         reads=("responses",),
         writes="scores",
         section="§3: a further judge on the evaluation answers",
+        gpu=True,
         scope=("run_id", "round", "step"),
         build=lambda inputs: verdicts(inputs, _answers(inputs), (judge,), name),
         asks_judges=True,
