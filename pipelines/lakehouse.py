@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -35,6 +36,8 @@ _CONFLICT = re.compile(
     r"Concurrent\w+Exception|(Metadata|Protocol)ChangedException|DELTA_(CONCURRENT|METADATA_CHANGED|PROTOCOL_CHANGED)"
 )
 _TRIES = 6
+# Between the log's folder and the first commit in it lies the time of a few file operations.
+_BEGUN_SECONDS = 5.0
 
 
 def is_conflict(error: Exception) -> bool:
@@ -69,6 +72,19 @@ def retry_conflicts(
             log.info("%s: another driver committed at the same time; try %d follows", what, attempt + 1)
         time.sleep(random.uniform(0.1, 0.2 * 2**attempt))
     work()
+
+
+def _remove_abandoned(log_folder: Path) -> None:
+    """Remove the log of a table whose maker died before the first commit: Delta makes no table over it."""
+    with suppress(OSError):  # of a maker who lives: it is gone, or is not empty
+        left = sorted([log_folder, *log_folder.rglob("*")], reverse=True)
+        old = time.time() - max(path.stat().st_mtime for path in left) > _BEGUN_SECONDS
+        if old and all(path.is_dir() or path.suffix in (".tmp", ".crc") for path in left):
+            for path in left:
+                if path.is_dir():
+                    path.rmdir()
+                else:
+                    path.unlink()
 
 
 def quote(text: str) -> str:
@@ -179,6 +195,8 @@ class Lakehouse:
             # The local catalog lives in memory: what an earlier process made is registered by its location.
             self.spark.sql(f"CREATE TABLE {self.name(table.name)} USING DELTA{self._location(table.name)}")
         elif not known:
+            if self.folder is not None:
+                _remove_abandoned(self.folder / table.name / "_delta_log")
             self._create(table)
             return
         self._check(table)

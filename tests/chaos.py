@@ -31,14 +31,16 @@ from typing import Any
 from tests.e2e.small import SMALL, Mart
 from tests.leftovers import DRIVER, SHARED, held_locks, processes, suspects, unused_shared_memory
 
+_SUBMIT, _DAEMON, _PRELOAD = "org.apache.spark.deploy", "-m pipelines.worker_daemon", "-m training.preload"
+_WARDEN = "-m pipelines.engines.warden"
 Cmdline = Callable[[str, str], bool]
-# Who a process is, by its command line and its parent's.
+# Who a process is, by its command line and its parent's: what it starts has its words, too, for a moment.
 TARGETS: dict[str, Cmdline] = {
-    "jvm": lambda line, parent: "org.apache.spark.deploy" in line or "/bin/java" in line,
-    "worker": lambda line, parent: "worker_daemon" in line and "worker_daemon" in parent,
-    "server": lambda line, parent: "vllm.entrypoints" in line,
+    "jvm": lambda line, parent: _SUBMIT in line and _SUBMIT not in parent,
+    "worker": lambda line, parent: _DAEMON in line and _DAEMON in parent,
+    "server": lambda line, parent: "vllm.entrypoints" in line and _WARDEN in parent and _WARDEN not in line,
     "core": lambda line, parent: "EngineCore" in line,
-    "trainer": lambda line, parent: "training.preload" in line and "training.preload" in parent,
+    "trainer": lambda line, parent: _PRELOAD in line and _PRELOAD in parent,
 }
 KINDS = ("driver", *TARGETS)
 _TICK_SECONDS = 2.0

@@ -35,12 +35,15 @@ def processes(mark: str) -> Iterator[Seen]:
             stat = (folder / "stat").read_text().rpartition(")")[2].split()
             if stat[0] in "ZX" or int(folder.name) == os.getpid():
                 continue
-            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            above = (Path("/proc") / stat[1] / "cmdline").read_bytes().decode(errors="replace")
+            line, above = _command_line(folder), _command_line(Path("/proc") / stat[1])
         except OSError:
             continue
         number = environment.partition(f"{DRIVER}=".encode())[2].partition(b"\0")[0].decode()
         yield Seen(int(folder.name), line, above, number)
+
+
+def _command_line(process: Path) -> str:
+    return (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
 
 
 def suspects(folder: Path, driver: int | None, grace: float) -> set[str]:

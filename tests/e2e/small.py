@@ -78,13 +78,13 @@ SMALLEST = {
 }
 
 
-def tiny_models(folder: Path) -> dict[str, Any]:
-    """Settings that name tiny random models, made in a folder: both roles' base, and a finished judge."""
+def tiny_models(folder: Path, **sizes: Any) -> dict[str, Any]:
+    """Settings that name tiny random models, made in a folder: both roles' base, of other sizes if given, and a finished judge."""
     from tests import tiny  # torch and transformers, which few need
 
     judge = str(tiny.bert(folder / "judge", classifier=True))
     return {
-        "model": str(tiny.llama(folder / "llama", positions=512)),
+        "model": str(tiny.llama(folder / "llama", positions=512, **sizes)),
         "reward_models.helpfulness.begins_with": None,
         **{
             f"reward_models.{aspect}.{key}": value

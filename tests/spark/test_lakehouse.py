@@ -1,5 +1,6 @@
 """Tables are made, checked and migrated from `schemas/`, and written so that nothing doubles."""
 
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -27,6 +28,19 @@ def test_a_table_is_found_again_by_a_catalog_that_forgot_it(lakehouse: Lakehouse
     again = Lakehouse(lakehouse.spark, f"{lakehouse.schema}_again", lakehouse.folder)
     again.ensure([GATE_OVERRIDES])
     assert again.read("gate_overrides").count() == 1
+
+
+def test_a_table_whose_maker_died_before_its_first_commit_is_made(lakehouse: Lakehouse) -> None:
+    assert lakehouse.folder is not None
+    log_folder = lakehouse.folder / "gate_overrides" / "_delta_log"
+    (log_folder / "_staged_commits").mkdir(parents=True)
+    draft = log_folder / ".00000000000000000000.json.5c0e.tmp"
+    draft.touch()
+    for path in (draft, log_folder / "_staged_commits", log_folder):
+        os.utime(path, (0, 0))
+    lakehouse.ensure([GATE_OVERRIDES])
+    assert lakehouse.version("gate_overrides") == 0
+    assert not draft.exists()
 
 
 def test_a_commit_under_the_same_id_is_written_once(lakehouse: Lakehouse) -> None:
