@@ -7,7 +7,8 @@ moment drawn. A run that has ended is verified and another one begun in the same
 Every few seconds it looks for what dead drivers and engines left: processes of a driver that is gone and of no engine
 on record whose lease is fresh, sockets and temporary folders of no such engine, and what lay among temporary files when a driver ended.
 Each must be gone once the next driver has lived for an engine's lease and 15 s more. `mart verify` proves the run that is
-under way, beside the driver, after every kill, or as often as `--verify-each` says; kills that come at once share one. When a run has ended,
+under way, beside the driver, after every fifth kill, or as often as `--verify-each` says: it takes as long as some kills are
+apart (`verify_seconds` in the report). When a run has ended,
 no process, socket, held lock, temporary folder or piece of shared memory may be left half a minute later.
 Prints a JSON report; the exit code is 1 if anything was wrong.
 """
@@ -248,7 +249,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--longest", type=float, default=90.0, help="seconds to the next kill, at most")
     parser.add_argument(
-        "--verify-each", type=int, default=1, help="kills between two proofs; 0: ended runs only"
+        "--verify-each", type=int, default=5, help="kills from one proof to the next; 0: ended runs only"
     )
     parser.add_argument("--keep", action="store_true", help="keep the folder")
     options = parser.parse_args()
