@@ -112,7 +112,7 @@ class TransformersGenerator:
     def _logprobs(self, token_ids: Sequence[int], scored: int) -> torch.Tensor:
         """Log probabilities of the last so many tokens, each given those before it."""
         tokens = torch.tensor([token_ids], device=self._device)
-        logits = self._model(input_ids=tokens).logits[0, -scored - 1 : -1].float()
+        logits: torch.Tensor = self._model(input_ids=tokens).logits[0, -scored - 1 : -1].float()
         return logits.log_softmax(-1).gather(-1, tokens[0, -scored:, None])[:, 0]
 
     @torch.inference_mode()
