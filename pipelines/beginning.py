@@ -15,7 +15,6 @@ from pipelines.hosted import check_keys
 from pipelines.lakehouse import Lakehouse
 from pipelines.origins import keep_missing_origins
 from pipelines.plan import steps_of
-from pipelines.session import is_local
 from pipelines.version import code_version
 from schemas.digests import canonical_json, digest
 
@@ -31,8 +30,7 @@ def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str,
     """
     suites_of(config.gates)  # told here, and not by the first step that has a gate
     keep_missing_origins(lakehouse)
-    if is_local(lakehouse.spark):  # elsewhere the nodes have the keys that ask, and the driver need not
-        check_keys([config.target.endpoint, *(judge.endpoint for judge in config.judges)])
+    check_keys(lakehouse.spark, [config.target.endpoint, *(judge.endpoint for judge in config.judges)])
     row = _run(lakehouse, run_id)
     if row is None:
         if fork and not History(lakehouse, fork[0]).is_done(fork[1], steps_of(config, fork[1])[-1].name):

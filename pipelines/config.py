@@ -547,6 +547,22 @@ _ENDPOINT_SPEED = (
 _ENGINE_SPEED = "max_num_seqs kv_cache_gib memory_share threads in_flight chunks_in_flight partitions lease_seconds".split()
 
 
+def read_yaml(path: Path, what: str, remedy: str) -> Any:
+    """The content of a YAML file.
+
+    Raises:
+        ConfigError: no such file, one that can't be read, or no YAML; says `what` is not there, and the `remedy`.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"no {what} at {path}: {remedy}") from None
+    except OSError as error:
+        raise ConfigError(f"{path} can't be read ({error.strerror}): {remedy}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+
+
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read and check a configuration.
 
@@ -557,18 +573,7 @@ def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         ConfigError: no such file, no YAML, or a key or value that is not right; says which, and what would be.
     """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"no configuration at {path}: give the path of a YAML file, such as conf/sandbox.yaml"
-        ) from None
-    except OSError as error:
-        raise ConfigError(
-            f"{path} can't be read ({error.strerror}): give the path of a YAML file, such as conf/sandbox.yaml"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    raw = read_yaml(path, "configuration", "give the path of a YAML file, such as conf/sandbox.yaml")
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} holds {type(raw).__name__}, not a mapping of settings")
     for override in overrides:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from pyspark.sql import DataFrame
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.config import EndpointConfig, EngineConfig, JudgeConfig, TargetEndpointConfig
@@ -10,6 +10,7 @@ from pipelines.engines.endpoint import key_in
 from pipelines.engines.protocol import GeneratorSpec
 from pipelines.errors import ConfigError
 from pipelines.lakehouse import Lakehouse
+from pipelines.session import is_local
 from schemas.digests import digest
 
 
@@ -24,12 +25,14 @@ def hosted_spec(endpoint: TargetEndpointConfig, engine: EngineConfig) -> Generat
     )
 
 
-def check_keys(endpoints: Iterable[EndpointConfig | None]) -> None:
-    """Look for the key of every endpoint that will be asked.
+def check_keys(spark: SparkSession, endpoints: Iterable[EndpointConfig | None]) -> None:
+    """Look for the key of every endpoint that will be asked, where this process's host asks: elsewhere the nodes have them.
 
     Raises:
         ConfigError: one is not in this process's environment.
     """
+    if not is_local(spark):
+        return
     for endpoint in endpoints:
         if endpoint:
             key_in(endpoint.key_variable)

@@ -23,7 +23,6 @@ from pipelines.hosted import check_keys
 from pipelines.lakehouse import Lakehouse
 from pipelines.runner import Runner
 from pipelines.scorers import judge_spec
-from pipelines.session import is_local
 from pipelines.step import RoundContext, Step
 from pipelines.steps.report import report_step
 from pipelines.steps.score import REWARD_MODELS, judge_step
@@ -88,8 +87,7 @@ def left_to_read(
         }
         for part in dict.fromkeys(left.values()):
             found.append(Reading(part, judge, tuple(round for round in left if left[round] == part)))
-    if is_local(lakehouse.spark):  # elsewhere the nodes have the keys that ask, and the driver need not
-        check_keys(reading.judge.endpoint for reading in found)
+    check_keys(lakehouse.spark, (reading.judge.endpoint for reading in found))
     return found
 
 

@@ -30,9 +30,8 @@ from schemas.tables import BY_NAME
 
 log = logging.getLogger(__name__)
 
-Done = Mapping[
-    str, Any
-]  # a published step: run_id, round, step, attempt, gates, writes (table to version), counts
+# A published step: run_id, round, step, attempt, gates, writes (table to version), counts.
+Done = Mapping[str, Any]
 
 
 @dataclass

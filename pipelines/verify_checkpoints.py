@@ -103,11 +103,11 @@ def _training_rows(lakehouse: Lakehouse, recipes: Mapping[str, Mapping[str, Any]
     )
     wrong = {name: wrong_rows(iter(()), recipe) for name, recipe in recipes.items()}
     for name, mine in groupby(rows.toLocalIterator(), key=lambda row: row["checkpoint_id"]):
-        wrong[name] = wrong_rows((row.asDict() for row in mine), recipes[name])
+        wrong[name] = wrong_rows(mine, recipes[name])
     return wrong
 
 
-def wrong_rows(rows: Iterator[Mapping[str, Any]], recipe: Mapping[str, Any]) -> list[str]:
+def wrong_rows(rows: Iterator[Mapping[str, Any] | Row], recipe: Mapping[str, Any]) -> list[str]:
     """What is wrong with a checkpoint's training rows, which come in order of position and are not kept."""
     wrong: list[str] = []
     place = 0

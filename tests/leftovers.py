@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.engines.homes import EngineDirectory, EngineRecord
+from pipelines.engines.homes import EngineDirectory, EngineRecord, try_lock
 from pipelines.engines.host import running_engines
 from pipelines.engines.processes import find, members, shared_memory
 
@@ -90,12 +90,9 @@ def held_locks(folder: Path) -> set[str]:
 def _is_held(lock: Path) -> bool:
     try:
         with lock.open("r+") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+            return not try_lock(stream.fileno(), fcntl.LOCK_EX)
     except FileNotFoundError:  # gone meanwhile
         return False
-    return False
 
 
 def unused_shared_memory(before: Iterable[str]) -> set[str]:

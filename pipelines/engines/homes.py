@@ -54,6 +54,11 @@ def default_home() -> Path:
     return Path(tempfile.gettempdir()) / f"mart-{os.getuid()}"
 
 
+def home_folder(home: str) -> Path:
+    """The folder of a home by its name, which is empty for the default one."""
+    return Path(home) if home else default_home()
+
+
 def private_directory(path: Path) -> Path:
     """Make a directory that nobody else can enter, or prove that an existing one is ours and closed to others.
 
@@ -130,7 +135,7 @@ class EngineDirectory:
         Raises:
             EngineError: the home belongs to somebody else.
         """
-        home = private_directory(Path(spec.home) if spec.home else default_home())
+        home = private_directory(home_folder(spec.home))
         return cls(private_directory(home.absolute() / _folder(spec_digest(spec))))
 
     def socket_path(self, ident: str) -> str:
@@ -183,25 +188,22 @@ class EngineDirectory:
 
     def use(self) -> int:
         """Tell others that the engine is in use, until the descriptor that is returned is closed or this process dies."""
-        descriptor = os.open(private_directory(self.path) / "use.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        descriptor = open_lock(private_directory(self.path) / "use.lock")
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         return descriptor
 
     def is_used(self) -> bool:
         """Whether a living process uses the engine, this one included."""
-        descriptor = os.open(self.path / "use.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        descriptor = open_lock(self.path / "use.lock")
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+            return not try_lock(descriptor, fcntl.LOCK_EX)
         finally:
             os.close(descriptor)
-        return False
 
     @contextlib.contextmanager
     def locked(self, name: str) -> Iterator[None]:
         """Hold one of the directory's locks; the kernel frees it when the holder dies."""
-        descriptor = os.open(self.path / f"{name}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+        descriptor = open_lock(self.path / f"{name}.lock")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
@@ -217,6 +219,20 @@ class EngineDirectory:
         except OSError:
             return ""
         return "\n".join(text.splitlines()[-lines:])
+
+
+def open_lock(path: Path) -> int:
+    """A descriptor to lock a file by, which is made if it is missing."""
+    return os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+
+
+def try_lock(descriptor: int, kind: int) -> bool:
+    """Whether the file could be locked at once; `kind` is LOCK_SH or LOCK_EX."""
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.engines import uds
-from pipelines.engines.homes import EngineDirectory, EngineRecord, default_home, own_device, spec_digest
+from pipelines.engines.homes import EngineDirectory, EngineRecord, home_folder, own_device, spec_digest
 from pipelines.engines.launch import engine_command, has_gpu, server_environment
 from pipelines.engines.processes import is_alive, kill_group, members
 from pipelines.engines.protocol import GeneratorSpec
@@ -237,7 +237,7 @@ def stop_engine(spec: GeneratorSpec) -> bool:
 
 def running_engines(home: str = "") -> list[EngineRecord]:
     """Records of the engines whose supervisor lives, below a home of this user."""
-    root = Path(home) if home else default_home()
+    root = home_folder(home)
     found = (EngineDirectory(path.parent).read() for path in sorted(root.glob("*/engine.json")))
     return [record for record in found if record is not None and is_alive(record.pid, record.ticks)]
 
@@ -262,7 +262,7 @@ def stop_all(
     Raises:
         EngineError: a process outlived SIGKILL.
     """
-    root = Path(home) if home else default_home()
+    root = home_folder(home)
     count = 0
     for path in sorted(root.glob("*/engine.json")):
         directory = EngineDirectory(path.parent)
@@ -285,8 +285,8 @@ def stop_all(
 class Lease:
     """Renews an engine's lease every 2 s from a thread, until closed.
 
-    Who `uses` the engine is spared its end by others (`stop_all`). A Spark worker also stops when it is orphaned: one whose driver was killed must not keep the engine. The driver does
-    not, since the shell that started it may well have gone.
+    Who `uses` the engine is spared its end by others (`stop_all`). A Spark worker also stops when it is orphaned: one
+    whose driver was killed must not keep the engine. The driver does not, since the shell that started it may well have gone.
     """
 
     def __init__(self, directory: EngineDirectory, *, uses: bool = True) -> None:

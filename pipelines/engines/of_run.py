@@ -9,9 +9,8 @@ import logging
 import os
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
-from pipelines.engines.homes import EngineDirectory, EngineRecord, default_home, own_device
+from pipelines.engines.homes import EngineDirectory, EngineRecord, home_folder, own_device
 from pipelines.engines.host import Lease, ensure_engine, running_engines, stop_all
 from pipelines.engines.protocol import GeneratorSpec
 
@@ -79,9 +78,8 @@ class RunEngines:
 
     def keep_found(self) -> None:
         """Keep the engines that an earlier step has left on this device until they are let go; who needs it may end them."""
-        root = Path(self.home) if self.home else default_home()
         for record in self._running():
-            lease = Lease(EngineDirectory(root / record.folder), uses=False)
+            lease = Lease(EngineDirectory(home_folder(self.home) / record.folder), uses=False)
             self._held.append(_Held(record.folder, record.serves, False, lease))
 
     def let_go(self, serves: str | None = None) -> None:

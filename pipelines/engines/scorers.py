@@ -4,7 +4,7 @@ import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -19,7 +19,7 @@ from schemas.rendering import encode_pair
 
 # Pairs that are sorted by length together: bounds memory, and leaves little padding.
 _SORTED_TOGETHER = 16
-_open: dict[tuple[int, str], Scorer] = {}
+_open: dict[tuple[int, str], "_Kept"] = {}
 
 
 class ClassifierScorer:
@@ -118,11 +118,17 @@ class RuleScorer:
                 )
 
 
-def _classifier(spec: ScorerSpec) -> Scorer:
+class _Kept(Scorer, Protocol):
+    """A scorer that holds a model or connections."""
+
+    def close(self) -> None: ...
+
+
+def _classifier(spec: ScorerSpec) -> _Kept:
     return ClassifierScorer(spec) if spec.engine is None else PooledClassifierScorer(spec)
 
 
-_KINDS: Mapping[str, Callable[[ScorerSpec], Scorer]] = {
+_KINDS: Mapping[str, Callable[[ScorerSpec], _Kept]] = {
     "classifier": _classifier,
     "guard": GuardScorer,
     "rubric": RubricScorer,
@@ -151,8 +157,7 @@ def open_scorer(spec: ScorerSpec) -> Scorer:
 def close_scorers() -> None:
     """Free the judges that this process holds."""
     for scorer in _open.values():
-        if isinstance(scorer, ClassifierScorer | PooledClassifierScorer | GuardScorer | RubricScorer):
-            scorer.close()
+        scorer.close()
     _open.clear()
 
 

@@ -12,7 +12,7 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from pipelines.engines.homes import EngineDirectory
+from pipelines.engines.homes import EngineDirectory, open_lock, try_lock
 
 _POLL_SECONDS = 0.05
 
@@ -57,12 +57,12 @@ class Turns:
         if self._suspects:
             return False
         if self._files is None:
-            self._files = _opened(self._suspect_path), _opened(self._in_flight_path)
+            self._files = open_lock(self._suspect_path), open_lock(self._in_flight_path)
         suspect, in_flight = self._files
-        if not _lock(suspect, fcntl.LOCK_SH):
+        if not try_lock(suspect, fcntl.LOCK_SH):
             return False
         fcntl.flock(suspect, fcntl.LOCK_UN)
-        return self._asking > 0 or _lock(in_flight, fcntl.LOCK_SH)
+        return self._asking > 0 or try_lock(in_flight, fcntl.LOCK_SH)
 
     def close(self) -> None:
         """Close the files."""
@@ -73,23 +73,10 @@ class Turns:
 
 @contextlib.asynccontextmanager
 async def _held(path: Path) -> AsyncIterator[None]:
-    descriptor = _opened(path)
+    descriptor = open_lock(path)
     try:
-        while not _lock(descriptor, fcntl.LOCK_EX):
+        while not try_lock(descriptor, fcntl.LOCK_EX):
             await asyncio.sleep(_POLL_SECONDS)
         yield
     finally:
         os.close(descriptor)
-
-
-def _opened(path: Path) -> int:
-    return os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-
-
-def _lock(descriptor: int, kind: int) -> bool:
-    """Whether the file could be locked at once."""
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -7,8 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from pipelines.config import read_yaml
 from pipelines.errors import ConfigError
 from pipelines.gates.expectations import expectation_class, expectation_names
 from pipelines.gates.frames import COLUMNS
@@ -95,18 +94,7 @@ def load_suites(path: Path, parameters: Mapping[str, float | int | str]) -> dict
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(
-            f"no suites at {path}: set gates.suites to a YAML file such as conf/gates.yaml"
-        ) from None
-    except OSError as error:
-        raise ConfigError(
-            f"{path} can't be read ({error.strerror}): set gates.suites to a YAML file such as conf/gates.yaml"
-        ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    raw = read_yaml(path, "suites", "set gates.suites to a YAML file such as conf/gates.yaml")
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} holds {type(raw).__name__}, not the keys parameters and gates")
     _refuse_unknown(str(path), "key", raw, ("parameters", "gates"))

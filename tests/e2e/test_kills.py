@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from schemas.tables import TABLES
+from tests.chaos import TARGETS
 from tests.e2e.small import SMALLEST
+from tests.leftovers import processes
 
 pytestmark = [pytest.mark.kills, pytest.mark.timeout(1200)]
 
@@ -30,16 +32,7 @@ def _text(log: Path) -> str:
 
 def _trainers(mark: str) -> Iterator[int]:
     """Processes forked by the trainers' preload of the run whose environment holds the mark."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            environment = (folder / "environ").read_bytes().decode(errors="replace")
-            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
-            above = (folder.parent / str(parent) / "cmdline").read_bytes().decode(errors="replace")
-        except OSError:
-            continue
-        if mark in environment and "training.preload" in line and "training.preload" in above:
-            yield int(folder.name)
+    return (seen.pid for seen in processes(mark) if TARGETS["trainer"](seen.line, seen.above))
 
 
 def _killed_once(it: Any, number: int, when: str, who: str) -> int:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import signal
 import sqlite3
 import subprocess
@@ -15,6 +14,7 @@ import pytest
 
 from pipelines.lakehouse import Lakehouse
 from pipelines.origins import keep_missing_origins
+from tests.leftovers import processes
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
 
@@ -188,22 +188,9 @@ def test_a_second_run_of_the_same_command_does_nothing_again(finished: Any, look
 def test_no_engine_is_left(finished: Any) -> None:
     deadline = time.monotonic() + 30
     mine = str(finished.folder.parent)
-    while time.monotonic() < deadline and (left := _processes(mine)):
+    while time.monotonic() < deadline and (left := [seen.line for seen in processes(mine)]):
         time.sleep(1)
     assert not left
-
-
-def _processes(words: str) -> list[str]:
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            environment = path.read_bytes().decode(errors="replace")
-            line = (path.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if words in environment and path.parent.name != str(os.getpid()) and line:
-            found.append(line)
-    return found
 
 
 def test_describe_lists_the_steps_that_ran(finished: Any, look: Any) -> None:
