@@ -45,7 +45,7 @@ sandbox: preflight $(STAMP) ## four rounds on the embedded sandbox, with a summa
 SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 
 # Lint runs beside the first tests; what it finds is printed at once, and counts at the end.
-test: $(STAMP) ## lint, types, import contract, and every test but the long kills of make e2e
+test: $(STAMP) ## lint, types, import contract, and every test but the long ones of make e2e
 	@$(MAKE) --no-print-directory lint & lint=$$!; $(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS); tests=$$?; \
 		wait $$lint || { echo "make lint failed: see above" >&2; exit 1; }; exit $$tests
 
@@ -62,8 +62,8 @@ format: $(STAMP) ## format the code and mend what can be mended
 unit: $(STAMP) ## the tests that need neither Spark nor an engine
 	$(BIN)/python -m pytest tests/unit -m "not slow" $(ARGS)
 
-e2e: $(STAMP) ## only the main job, small: real and killed, verified and tampered with; and killed twice with answers by script
-	$(BIN)/python -m pytest tests/e2e -m "kills or not kills" $(ARGS)
+e2e: $(STAMP) ## only the main job, small: real and killed, verified and tampered with; killed again and again with answers by script; on a cluster, with an engine
+	$(BIN)/python -m pytest tests/e2e -m "long or not long" $(ARGS)
 
 N ?= 10
 chaos: $(STAMP) ## kill a small run N times at random moments; it must end, prove whole and leave nothing behind

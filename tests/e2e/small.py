@@ -42,6 +42,7 @@ SMALL = {
     "select.theta_s_adv": 0.5,
     "select.theta_s_tgt": 0.0,
     "select.theta_h_tgt": 0.0,
+    "select.whole_answers": False,  # which few tokens are enough for
     "gates.parameters.min_ok": 0.3,
     "gates.parameters.min_usual_length": 0.1,
     "gates.parameters.min_fresh": 0.0,
@@ -66,25 +67,35 @@ SCRIPTED = {
 }
 
 
-# With answers by script: one round of everything but what is trained or evaluated before it.
+# With tiny models: one round of everything but what is trained or evaluated before it.
 SMALLEST = {
     "rounds": 1,
     "data.warm_start": None,
     "data.suites": None,
     "adversary.warm_pairs": 0,
     "evaluate.adversary_prompts": 0,
-    "engine.options.delay_seconds": 0.05,
     "engine.chunk_rows": 6,
 }
 
 
-def tiny_models(folder: Path, **sizes: Any) -> dict[str, Any]:
-    """Settings that name tiny random models, made in a folder: both roles' base, of other sizes if given, and a finished judge."""
+# An engine of vLLM in place of the script, for a tiny random model; it outlives its driver until the next one is there.
+REAL = {
+    "engine.backend": "vllm",
+    "engine.options": {"fork": True},
+    "engine.lease_seconds": 60,
+    "attack.fluency": False,  # it never ends a line
+}
+# With a head that vLLM's CPU kernels have.
+SIZES = {"hidden_size": 128, "num_key_value_heads": 2, "head_dim": 64}
+
+
+def tiny_models(folder: Path) -> dict[str, Any]:
+    """Settings that name tiny random models, made in a folder: both roles' base and a finished judge."""
     from tests import tiny  # torch and transformers, which few need
 
     judge = str(tiny.bert(folder / "judge", classifier=True))
     return {
-        "model": str(tiny.llama(folder / "llama", positions=512, **sizes)),
+        "model": str(tiny.llama(folder / "llama", positions=512, **SIZES)),
         "reward_models.helpfulness.begins_with": None,
         **{
             f"reward_models.{aspect}.{key}": value

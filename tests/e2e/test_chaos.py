@@ -9,18 +9,9 @@ from pathlib import Path
 import pytest
 
 from tests.chaos import KINDS, Chaos
-from tests.e2e.small import SCRIPTED, SMALL, SMALLEST, Mart, tiny_models
+from tests.e2e.small import REAL, SCRIPTED, SMALL, SMALLEST, Mart, tiny_models
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
-
-REAL = {
-    "engine.backend": "vllm",
-    "engine.options": {"fork": True},
-    # The engine outlives its driver until the next one is there.
-    "engine.lease_seconds": 60,
-}
-# A head that vLLM's CPU kernels have.
-SIZES = {"hidden_size": 128, "num_key_value_heads": 2, "head_dim": 64}
 
 
 @pytest.fixture
@@ -32,9 +23,8 @@ def folder() -> Iterator[Path]:
 
 
 def test_a_run_in_which_each_process_is_killed_once_proves_whole_and_leaves_nothing(folder: Path) -> None:
-    scripted = SMALL | SCRIPTED | tiny_models(folder / "models", **SIZES) | SMALLEST
-    settings = {key: value for key, value in scripted.items() if not key.startswith("engine.options.")}
-    mart = Mart(folder / "lakehouse", settings | REAL)
+    settings = SMALL | SCRIPTED | tiny_models(folder / "models") | SMALLEST | REAL
+    mart = Mart(folder / "lakehouse", settings)
     chaos = Chaos(mart, random.Random(0), kills=len(KINDS), pauses=(2.0, 10.0), most=1)
     chaos.go()
     assert chaos.problems == []

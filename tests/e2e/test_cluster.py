@@ -1,4 +1,7 @@
-"""A round on a Spark cluster of its own: a standalone master, two workers, every step a submission, the package shipped."""
+"""A round on a Spark cluster of its own: a standalone master, two workers, every step a submission, the package shipped.
+
+Answers come from a script; `make e2e` has the executors start a real engine as well, of a tiny random model.
+"""
 
 import contextlib
 import importlib.metadata
@@ -23,17 +26,21 @@ import pytest
 from pipelines import local_jvm
 from pipelines.plan import needs, steps_of
 from tests import built
-from tests.e2e.small import ROOT, SMALLEST, Mart
+from tests.e2e.small import REAL, ROOT, SMALLEST, Mart
+from tests.leftovers import processes
 
 pytestmark = pytest.mark.timeout(1500)
 
 SPARK = Path(pyspark.__file__).parent
-# An answer takes a second, so that there is a step to kill a worker in; and each attack has one.
+# Each attack has one answer; and a step of a few seconds, to kill a worker in, whatever answers.
 SLOW = SMALLEST | {
-    "engine.options.delay_seconds": 1.0,
     "engine.chunk_rows": 4,
     "respond.context_distillation.rounds": [],
     "respond.rejection_sampling.rounds": [],
+}
+BACKENDS: dict[str, dict[str, Any]] = {
+    "scripted": {"engine.options.delay_seconds": 1.0},
+    "vllm": REAL | {"engine.max_num_seqs": 1, "attack.sampling.max_tokens": 128},
 }
 
 
@@ -84,6 +91,25 @@ class Cluster:
             applications = [*said["activeapps"], *said["completedapps"]]
             return {"workers": said["aliveworkers"], "applications": len(applications)}
         return {"workers": 0, "applications": 0}
+
+    def start_worker(self, name: str, cores: int, memory: str) -> None:
+        """Start a worker, unless it runs."""
+        if name in self.running:
+            return
+        home = self.folder / name
+        if home.exists():  # of one that was killed
+            home.rename(home.with_suffix(f".{time.monotonic_ns()}"))
+        self.start(
+            name, "worker.Worker", "--host", "127.0.0.1", "--cores", str(cores), "--memory", memory,
+            "--webui-port", "0", self.url,
+        )  # fmt: skip
+
+    def await_workers(self, count: int) -> None:
+        """Wait until so many have told the master that they are there."""
+        deadline = time.monotonic() + 240
+        while self.state()["workers"] < count:
+            assert time.monotonic() < deadline, (self.folder / "master" / "log").read_text()
+            time.sleep(0.2)
 
     def kill(self, name: str) -> None:
         """SIGKILL a worker and its executors."""
@@ -154,16 +180,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
             "--webui-port",
             str(found.ui),
         )
-        # An executor has two cores; the first worker takes two of them, also when the second is gone.
-        for name, cores, memory in (("one", "4", "2g"), ("two", "2", "1g")):
-            found.start(
-                name, "worker.Worker", "--host", "127.0.0.1", "--cores", cores, "--memory", memory,
-                "--webui-port", "0", found.url,
-            )  # fmt: skip
-        deadline = time.monotonic() + 240
-        while found.state()["workers"] < 2:
-            assert time.monotonic() < deadline, (folder / "master" / "log").read_text()
-            time.sleep(0.2)
         yield found
     finally:
         for name in list(found.running):
@@ -213,22 +229,29 @@ def _commits(it: Mart, table: str) -> int:
 
 @dataclass(frozen=True)
 class Round:
-    """A round that ran on the cluster: its lakehouse, the logs, and how many applications the master has seen."""
+    """A round that ran on the cluster: its lakehouse, the logs, how many applications it was, and engines' processes after it."""
 
     mart: Mart
     logs: dict[str, str]
     applications: int
+    engines_left: list[str]
 
 
-@pytest.fixture(scope="module")
-def finished(cluster: Cluster, scripted: Callable[..., Mart]) -> Round:
+@pytest.fixture(scope="module", params=["scripted", pytest.param("vllm", marks=pytest.mark.long)])
+def finished(cluster: Cluster, scripted: Callable[..., Mart], request: pytest.FixtureRequest) -> Round:
     """A round, step by step; a worker is killed when the first chunk of attacks is there and others are not."""
-    it = scripted(SLOW)
+    # An executor has two cores; the first worker takes two of them, also when the second is gone.
+    cluster.start_worker("one", 4, "2g")
+    cluster.start_worker("two", 2, "1g")
+    cluster.await_workers(2)
+    before = cluster.state()["applications"]
+    it = scripted(SLOW | BACKENDS[request.param])
     logs = {"begin": Submission(cluster, it, *it.step_words("begin")).ended()}
     for number in (0, 1):
         logs |= {f"{number} {name}": log for name, log in _scheduled(cluster, it, number).items()}
     logs["end"] = Submission(cluster, it, *it.step_words("end")).ended()
-    return Round(it, logs, cluster.state()["applications"])
+    left = [seen.line for seen in processes(str(cluster.folder)) if "pipelines.engines" in seen.line]
+    return Round(it, logs, cluster.state()["applications"] - before, left)
 
 
 def _scheduled(cluster: Cluster, it: Mart, number: int) -> dict[str, str]:
@@ -275,6 +298,10 @@ def test_a_worker_killed_in_mid_generation_costs_nothing(finished: Round, look: 
     asked = look(it, "requests").where("step = 'attack'").select("request_id").collect()
     answered = look(it, "adversarial_prompts").where("step = 'attack'").select("request_id").collect()
     assert sorted(asked) == sorted(answered)
+
+
+def test_no_engine_outlives_the_run(finished: Round) -> None:
+    assert not finished.engines_left
 
 
 def test_executors_run_the_package_that_was_shipped(cluster: Cluster) -> None:

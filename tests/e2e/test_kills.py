@@ -14,15 +14,20 @@ import pytest
 
 from schemas.tables import TABLES
 from tests.chaos import TARGETS
-from tests.e2e.small import SMALLEST
 from tests.leftovers import processes
 
-pytestmark = [pytest.mark.kills, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(2400)]
 
+# A whole round, with the warm starts and evaluations before it.
+ROUND = {"rounds": 1, "engine.chunk_rows": 6, "engine.options.delay_seconds": 0.05}
+_TRAINING = r"training.loop: training: \d+ steps, from step 0"
 # What the log shows when a kill is due, and who is killed. A killed trainer ends the run by itself, with code 4.
 KILLS = (
+    (_TRAINING, "trainer"),
+    (r"round 0 evaluate_target: +[1-9]\d?%", "driver"),
     (r"round 1 attack: +[1-9]\d?%", "driver"),
-    (r"training.loop: training: \d+ steps, from step 0", "trainer"),
+    (_TRAINING, "trainer"),
+    (r"round 1 evaluate_target: +[1-9]\d?%", "driver"),
 )
 
 
@@ -62,8 +67,8 @@ def _killed_once(it: Any, number: int, when: str, who: str) -> int:
 
 @pytest.fixture(scope="module")
 def runs(scripted: Callable[..., Any]) -> tuple[Any, Any]:
-    """A run that nothing happened to, and one of the same settings that was killed twice."""
-    whole, killed = (scripted(SMALLEST) for _ in range(2))
+    """A run that nothing happened to, and one of the same settings that was killed again and again."""
+    whole, killed = (scripted(ROUND) for _ in range(2))
     # Side by side: each driver waits for most of its time.
     undisturbed = subprocess.Popen(
         whole.command(*whole.run_words()), env=whole.environment(), stdout=subprocess.DEVNULL
@@ -98,7 +103,8 @@ def test_the_killed_run_proves_whole(runs: Any) -> None:
     assert "holds" in killed("verify", "t").stdout.splitlines()[-1]
 
 
-def test_a_killed_trainer_is_on_record(runs: Any, look: Any) -> None:
+def test_killed_trainers_are_on_record(runs: Any, look: Any) -> None:
     _, killed = runs
-    failed = [row["error"] for row in look(killed, "steps").where("state = 'failed'").collect()]
-    assert len(failed) == 1 and "ended by signal or code -9" in failed[0]
+    failed = look(killed, "steps").where("state = 'failed'").orderBy("round").collect()
+    assert [row["round"] for row in failed] == [0, 1]
+    assert all("ended by signal or code -9" in row["error"] for row in failed)

@@ -208,6 +208,16 @@ def hosted(spec, monkeypatch):
         yield TargetEndpointConfig(base_url=base_url, model="base", key_variable="TEST_KEY").options_of(1)
 
 
+@pytest.fixture(params=["hosted", "own"])
+def judge_of(request, engine, spec):
+    """Makes the spec of a judge that asks the same server: as an endpoint, or as an engine of this host."""
+    place = request.getfixturevalue("hosted") if request.param == "hosted" else {}
+    own = spec if request.param == "own" else None
+    return lambda kind, **options: ScorerSpec(
+        kind, kind, "base", "0", engine=own, options={**place, **options}
+    )
+
+
 def _said_to(tokenizer, words: str) -> list[int]:
     """Token ids of one user turn, as the server's chat template renders it."""
     return tokenizer.apply_chat_template(
@@ -235,7 +245,7 @@ def test_an_endpoint_gives_what_the_engine_gives_for_the_rendered_messages(engin
     }
 
 
-def test_a_guard_is_read_through_the_chances_of_its_two_words(hosted, tiny_model):
+def test_a_guard_is_read_through_the_chances_of_its_two_words(judge_of, tiny_model):
     tokenizer = AutoTokenizer.from_pretrained(tiny_model)
     model = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     turns = [{"role": "user", "content": "w9 w8"}, {"role": "assistant", "content": "w7"}]
@@ -244,20 +254,18 @@ def test_a_guard_is_read_through_the_chances_of_its_two_words(hosted, tiny_model
         chances = model(torch.tensor([ids])).logits[0, -1].softmax(-1)
     first, second = (int(token) for token in chances.topk(2).indices)
     safe, unsafe = tokenizer.convert_ids_to_tokens([second, first])
-    options = {**hosted, "safe": safe, "unsafe": unsafe, "within": 1}
-    (score,) = GuardScorer(ScorerSpec("guard", "guard", "base", "0", options=options)).score(
-        [("r", "w9 w8", "w7")]
-    )
+    guard = GuardScorer(judge_of("guard", safe=safe, unsafe=unsafe, within=1))
+    with closing(guard):
+        (score,) = guard.score([("r", "w9 w8", "w7")])
     assert score.error is None
     assert score.value == pytest.approx(float(chances[second] / (chances[first] + chances[second])), abs=1e-3)
 
 
-def test_a_rubrics_verdict_is_bound_to_its_labels(hosted):
+def test_a_rubrics_verdict_is_bound_to_its_labels(judge_of):
     values = {"complied": 0.0, "refused": 1.0}
-    rubric = RubricScorer(
-        ScorerSpec("rubric", "rubric", "base", "0", options={**hosted, "rubric": "w9 w8", "values": values})
-    )
-    scores = list(rubric.score([(str(row), f"w{row + 3} w40", "w7 w80") for row in range(20)]))
+    rubric = RubricScorer(judge_of("rubric", rubric="w9 w8", values=values))
+    with closing(rubric):
+        scores = list(rubric.score([(str(row), f"w{row + 3} w40", "w7 w80") for row in range(20)]))
     assert [score.error for score in scores] == [None] * 20
     assert {(score.label, score.value) for score in scores} <= set(values.items())
     assert all(score.completion_tokens >= 2 for score in scores)
