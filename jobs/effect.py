@@ -28,7 +28,7 @@ def print_effect(place: Place, options: argparse.Namespace) -> None:
         f"{len(options.runs)} runs pooled: {', '.join(options.runs)}. In %, with 95 % intervals over prompts; "
         f"labelled by {options.judge}."
     )
-    print("\n" + _rates(found))
+    print("\n" + rate_table(found))
     print("\n" + _against_warm_start(found))
     if found.attacks:
         print("\n" + _attacks(found))
@@ -56,10 +56,14 @@ def _differences(found: Effect, other: Effect, name: str) -> list[tuple[str, Est
 
 
 def _percent(estimate: Estimate) -> str:
+    if not estimate.prompts:
+        return "-"
     return f"{estimate.value * 100:.1f} ({estimate.low * 100:.1f} to {estimate.high * 100:.1f})"
 
 
 def _signed(estimate: Estimate) -> str:
+    if not estimate.prompts:
+        return "-"
     return f"{estimate.value * 100:+.1f} ({estimate.low * 100:+.1f} to {estimate.high * 100:+.1f})"
 
 
@@ -67,12 +71,15 @@ def _heads(found: Effect) -> list[str]:
     return ["warm start" if round == 0 else f"round {round}" for round in found.rounds]
 
 
-def _rates(found: Effect) -> str:
-    rounds = range(len(found.rounds))
+def rate_table(found: Effect) -> str:
+    """The rates of each round; the answers behind them stand with each where rounds differ in how many were judged."""
     lines = []
     for name, *_ in RATES:
-        pooled = found.rates[name]
-        lines.append([name, pooled.answers, *[_percent(pooled.rate(at)) for at in rounds]])
+        estimates = [found.rates[name].rate(at) for at in range(len(found.rounds))]
+        answers = {estimate.answers for estimate in estimates}
+        same = len(answers) == 1
+        cells = [_percent(one) if same else f"{_percent(one)} of {one.answers}" for one in estimates]
+        lines.append([name, answers.pop() if same else "", *cells])
     return tabulate(lines, headers=["rate", "answers", *_heads(found)], disable_numparse=True)
 
 

@@ -2,11 +2,14 @@
 
 The runs ask the same held-out prompts, so a prompt's answers are alike in all of them: intervals come from a bootstrap that
 draws whole prompts, with the answers of every run and round to each. They tell what other prompts would have given, not
-what other seeds would have: three seeds are too few for that.
+what other seeds would have: three seeds are too few for that. Where all prompts agree, no draw differs from another, and
+the intervals of `pipelines.stats` for as many prompts stand in.
+
+A prompt without a verdict in a round (its judge failed) is no part of that round's figures, nor of a comparison with it.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -18,11 +21,12 @@ from pyspark.sql import functions as F
 
 from pipelines.errors import ConfigError
 from pipelines.lakehouse import Lakehouse
-from pipelines.stats import wilson
+from pipelines.stats import paired_difference, wilson
 
 VIEWS = ("evaluations", "published_steps")  # what is asked besides tables
 _DRAWS = 4000
 Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 
 # name, suite, what is counted, seen styles only (True), unseen only (False) or all (None)
 RATES: tuple[tuple[str, str, str, bool | None], ...] = (
@@ -37,7 +41,10 @@ RATES: tuple[tuple[str, str, str, bool | None], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A figure with its 95 % interval and the answers and prompts behind it; NaN where it does not exist."""
+    """A figure with its 95 % interval and the answers and prompts behind it; NaN where it does not exist.
+
+    Only answers with a verdict count; in a comparison, those of the side that has fewer.
+    """
 
     value: float
     low: float
@@ -57,6 +64,8 @@ class Pooled:
     def draws(self) -> Floats:
         """Means of every bootstrap draw, [draws, rounds]; the same draws for everything with as many prompts."""
         prompts = len(self.total)
+        if not prompts:
+            return np.full((_DRAWS, self.total.shape[1]), np.nan)
         weights = np.random.default_rng(0).multinomial(prompts, [1 / prompts] * prompts, size=_DRAWS)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray((weights @ self.total) / (weights @ self.count))
@@ -67,52 +76,74 @@ class Pooled:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(self.total.sum(axis=0) / self.count.sum(axis=0))
 
-    @property
-    def answers(self) -> int:
-        """Answers in the round that has most."""
-        return int(self.count.sum(axis=0).max())
+    def judged(self, *rounds: int) -> Mask:
+        """Which prompts have an answer that counts in each of these rounds."""
+        return np.asarray((self.count[:, rounds] > 0).all(axis=1))
 
-    def estimate(self, figure: Callable[[Floats], Floats]) -> Estimate:
-        """A figure of the rounds' means; `figure` takes means [..., rounds] and gives [...]."""
+    def only(self, prompts: Mask) -> "Pooled":
+        """The same of some prompts."""
+        return self if prompts.all() else Pooled(self.total[prompts], self.count[prompts])
+
+    def estimate(self, figure: Callable[[Floats], Floats], *rounds: int) -> Estimate:
+        """A figure of the means of these rounds, on the prompts judged in each of them.
+
+        Args:
+            figure: takes means [..., rounds], of all rounds, and gives [...].
+            rounds: those that it looks at.
+        """
+        part = self.only(self.judged(*rounds))
         with np.errstate(invalid="ignore", divide="ignore"):
-            return self.interval(float(figure(self.means)), figure(self.draws))
-
-    def interval(self, value: float, spread: Floats) -> Estimate:
-        """A value with the interval of its bootstrap draws."""
-        spread = spread[np.isfinite(spread)]
-        low, high = np.quantile(spread, (0.025, 0.975)) if len(spread) else (np.nan, np.nan)
-        return Estimate(value, float(low), float(high), self.answers, len(self.total))
+            return _interval(float(figure(part.means)), figure(part.draws), part.count[:, rounds])
 
     def rate(self, round: int) -> Estimate:
-        """A round's mean. Where it is 0 or 1 no draw differs from it: Wilson's bound over the prompts stands in."""
-        found = self.estimate(lambda means: means[..., round])
-        if found.value in (0.0, 1.0):
-            bound = wilson(int(found.value) * found.prompts, found.prompts)
-            return Estimate(found.value, bound.low or 0.0, bound.high or 0.0, found.answers, found.prompts)
-        return found
+        """A round's share of its judged answers. Where all prompts agree, its interval is Wilson's over the prompts."""
+        found = self.estimate(lambda means: means[..., round], round)
+        if found.low != found.high:
+            return found
+        bound = wilson(_nearest(found.value * found.prompts), found.prompts)
+        return replace(found, low=bound.low or 0.0, high=bound.high or 0.0)
 
     def reduction(self, round: int) -> Estimate:
-        """How much lower a round is than round 0, as a share of round 0."""
-        return self.estimate(lambda means: 1 - means[..., round] / means[..., 0])
+        """How much lower a round's share is than round 0's, as a share of round 0's.
+
+        It is the same in all draws where nothing is left, or where both rounds are alike in every prompt. Then the
+        interval comes from Wilson's bound of what is left, or from that of the change.
+        """
+        found = self.estimate(lambda means: 1 - means[..., round] / means[..., 0], 0, round)
+        if found.low != found.high:
+            return found
+        before, after = self.only(self.judged(0, round)).means[[0, round]].tolist()
+        if not after:
+            left = wilson(0, found.prompts).high or 0.0
+            return replace(found, low=1 - left / before, high=1.0)
+        change = self.change(round)
+        return replace(found, low=-change.high / before, high=min(1.0, -change.low / before))
 
     def relative_change(self, round: int) -> Estimate:
-        """How much higher a round is than round 0, as a share of round 0."""
-        return self.estimate(lambda means: means[..., round] / means[..., 0] - 1)
+        """How much higher a round's mean is than round 0's, as a share of round 0's; of any quantity, not only shares."""
+        return self.estimate(lambda means: means[..., round] / means[..., 0] - 1, 0, round)
 
     def change(self, round: int, since: int = 0) -> Estimate:
-        """A round less another."""
-        return self.estimate(lambda means: means[..., round] - means[..., since])
+        """A round's share less that of another, with the interval of `difference`."""
+        return _less(self, round, self, since)
 
 
-def pool(rows: pd.DataFrame, value: str, cluster: str = "prompt_id") -> Pooled:
-    """Rows with the columns `round`, `value` and `cluster`, as sums and counts over clusters and rounds."""
+def pool(
+    rows: pd.DataFrame, value: str, cluster: str = "prompt_id", *, rounds: Sequence[int] = (0,)
+) -> Pooled:
+    """Rows with the columns `round`, `value` and `cluster`, as sums and counts over clusters and rounds.
+
+    The rounds are those of the rows and those given, in order: one in which nothing has a value keeps its place.
+    """
     kept = rows.dropna(subset=[value])
+    columns = sorted({*kept["round"], *rounds})
     if kept.empty:
-        return Pooled(np.zeros((1, 1)), np.zeros((1, 1)))
+        return Pooled(np.zeros((1, len(columns))), np.zeros((1, len(columns))))
     table = kept.assign(value=kept[value].astype(float)).pivot_table(
         index=cluster, columns="round", values="value", aggfunc=["sum", "count"], fill_value=0
     )
-    return Pooled(table["sum"].to_numpy(float), table["count"].to_numpy(float))
+    total, count = (table[name].reindex(columns=columns, fill_value=0) for name in ("sum", "count"))
+    return Pooled(total.to_numpy(float), count.to_numpy(float))
 
 
 @dataclass(frozen=True)
@@ -158,10 +189,10 @@ def effect(lakehouse: Lakehouse, runs: Sequence[str], judge: str) -> Effect:
         )
     )  # fmt: skip
     _check(answers, runs, judge)
-    rates = {}
+    rates, rounds = {}, tuple(sorted(answers["round"].unique().tolist()))
     for name, suite, value, seen in RATES:
         part = answers[answers["suite"] == suite]
-        rates[name] = pool(part if seen is None else part[part["seen_style"] == seen], value)
+        rates[name] = pool(part if seen is None else part[part["seen_style"] == seen], value, rounds=rounds)
     attacks = _rows(
         verdicts.where("step = 'evaluate_attack' AND by_rule").select(
             "run_id", F.col("prompt_id").alias("request_id"), "checkpoint_id", "violated"
@@ -184,10 +215,10 @@ def effect(lakehouse: Lakehouse, runs: Sequence[str], judge: str) -> Effect:
         .select("round", "prompt_id", (-F.col("logprob") / F.col("completion_tokens")).alias("nll"))
     )
     return Effect(
-        rounds=tuple(sorted(answers["round"].unique().tolist())),
+        rounds=rounds,
         prompts=frozenset(answers["prompt_id"]),
         rates=rates,
-        likelihood=pool(likelihood, "nll"),
+        likelihood=pool(likelihood, "nll", rounds=rounds),
         attacks=_attacks(answers, attacks, written),
         distinct=dict(zip(distinct["round"].tolist(), distinct["share"].tolist(), strict=True)),
     )
@@ -252,18 +283,19 @@ def as_rows(found: Effect) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
 
     def add(figure: str, quantity: str, round: int, estimate: Estimate) -> None:
-        rows.append({"figure": figure, "quantity": quantity, "round": round, **asdict(estimate)})
+        if estimate.prompts:
+            rows.append({"figure": figure, "quantity": quantity, "round": round, **asdict(estimate)})
 
     for name, pooled in found.rates.items():
-        for place, round in enumerate(found.rounds[: pooled.count.shape[1]]):
+        for place, round in enumerate(found.rounds):
             add("rate", name, round, pooled.rate(place))
             if place:
                 add("change to the warm start", name, round, pooled.change(place))
                 add("change to the round before", name, round, pooled.change(place, place - 1))
                 if name.startswith("violation"):
                     add("reduction since the warm start", name, round, pooled.reduction(place))
-    for place, round in enumerate(found.rounds[: found.likelihood.count.shape[1]]):
-        if place and found.likelihood.count.any():
+    for place, round in enumerate(found.rounds):
+        if place:
             change = found.likelihood.relative_change(place)
             add("relative change to the warm start", "nats a token of reference answers", round, change)
     for (adversary, target), estimate in sorted(found.attacks.items()):
@@ -272,6 +304,40 @@ def as_rows(found: Effect) -> list[dict[str, Any]]:
 
 
 def difference(first: Pooled, second: Pooled, round: int) -> Estimate:
-    """A round's mean of one method less that of another, on the same prompts: both are drawn together."""
-    value = float(first.means[round] - second.means[round])
-    return first.interval(value, first.draws[:, round] - second.draws[:, round])
+    """A round's share of one method less that of another, on the prompts judged in both, which are drawn together.
+
+    Where all prompts agree, the interval is that of a paired difference in as many prompts.
+
+    Args:
+        first: of one method.
+        second: of the other, on the same prompts in the same order.
+        round: of both.
+    """
+    return _less(first, round, second, round)
+
+
+def _less(first: Pooled, place: int, second: Pooled, since: int) -> Estimate:
+    """A share in `first` less one in `second`. Where all prompts changed by the same part, as many changed as that makes."""
+    kept = first.judged(place) & second.judged(since)
+    first, second = first.only(kept), second.only(kept)
+    found = _interval(
+        float(first.means[place] - second.means[since]),
+        first.draws[:, place] - second.draws[:, since],
+        np.stack([first.count[:, place], second.count[:, since]], axis=1),
+    )
+    if found.low != found.high:
+        return found
+    gained, lost = (_nearest(max(share, 0.0) * found.prompts) for share in (found.value, -found.value))
+    bound = paired_difference(gained, lost, found.prompts)
+    return replace(found, low=bound.low or 0.0, high=bound.high or 0.0)
+
+
+def _interval(value: float, spread: Floats, count: Floats) -> Estimate:
+    """A value with the interval of its bootstrap draws; `count` is of the answers behind it, [prompts, rounds]."""
+    spread = spread[np.isfinite(spread)]
+    low, high = np.quantile(spread, (0.025, 0.975)) if len(spread) else (np.nan, np.nan)
+    return Estimate(value, float(low), float(high), int(count.sum(axis=0).min()), len(count))
+
+
+def _nearest(number: float) -> int:
+    return int(number + 0.5)
