@@ -251,7 +251,8 @@ class AttackConfig(Part):
         keep_seeds: seeds stay in the pool beside the successful attacks (off: plain MART from round 2 on).
         drop_duplicates: exact and near-duplicates of anything in the history are no new attack.
         near_duplicate: share of common word 3-grams (Jaccard) from which two prompts are near-duplicates.
-        min_words, max_words: fluency filter, with `max_repeat`: largest share of the commonest word.
+        min_words, max_words: fluency filter, with `max_repeat`: largest share of the commonest word. A prompt that was cut at
+            `max_tokens` does not pass it either.
         fluency: whether that filter is on.
         replay: successes of the round before replayed to the target each round, as a share of `prompts`.
     """
@@ -295,11 +296,17 @@ class RespondConfig(Part):
 
 
 class SelectConfig(Part):
-    """The three thresholds (paper §2.2), each on a score in [0, 1]."""
+    """What counts as an attack's success, and which answers are kept to learn from.
+
+    Attributes:
+        theta_s_adv, theta_s_tgt, theta_h_tgt: the three thresholds (paper §2.2), each on a score in [0, 1].
+        whole_answers: an answer that was cut at `max_tokens` is not kept: who learns from it learns to stop in mid-sentence.
+    """
 
     theta_s_adv: float = Field(0.5, ge=0, le=1)
     theta_s_tgt: float = Field(0.5, ge=0, le=1)
     theta_h_tgt: float = Field(0.5, ge=0, le=1)
+    whole_answers: bool = True
 
 
 class MixConfig(Part):
@@ -308,8 +315,9 @@ class MixConfig(Part):
     Attributes:
         target_benign: benign look-alikes with reference answers (a remedy; 0 is plain MART).
         target_instructions, adversary_instructions: ordinary instructions.
-        min_rows: draw at least so many rows of each kind that is mixed in, however few the round gave.
-        max_rows: largest curated set; rows of the round itself go first.
+        min_rows: draw at least so many benign look-alikes, and for the adversary instructions, however few rows the round gave;
+            for the target half as many instructions.
+        max_rows: most rows of the round itself; what is mixed in is a multiple of them, and comes on top.
         replay: own answers kept in earlier rounds, as a multiple of this round's.
     """
 
@@ -444,6 +452,16 @@ class RunConfig(Part):
         return self
 
     @model_validator(mode="after")
+    def _reward_models_score_at_the_length_they_learned_at(self) -> "RunConfig":
+        for name, model in self.reward_models.items():
+            if model.dataset is not None and model.max_length != model.settings.max_length:
+                raise ValueError(
+                    f"reward_models.{name}: max_length is {model.max_length} and settings.max_length {model.settings.max_length}, but "
+                    "a reward model that is trained here scores pairs that are cut as those it learned from; set both alike"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _engines_fit_a_device_together(self) -> "RunConfig":
         shares = {
             f"reward_models.{name}.memory_share": model.memory_share
@@ -507,6 +525,8 @@ class RunConfig(Part):
     def effective(self) -> dict[str, Any]:
         """The settings that affect results: what resuming must not change, and what the digest covers."""
         whole = self.model_dump(mode="json", exclude={"name", "rounds"})
+        if not whole["select"]["whole_answers"]:  # what runs begun before the setting had
+            del whole["select"]["whole_answers"]
         for speed in _ENGINE_SPEED:
             whole["engine"].pop(speed, None)
         for role in ("adversary", "target"):

@@ -36,9 +36,20 @@ def messages_json(messages: Sequence[dict[str, str]]) -> str:
 
 
 def written_prompt(raw: str) -> str | None:
-    """The prompt in an adversary's answer: its first line of words, without label and quotes; None if there is none."""
+    """The prompt in an adversary's answer: its first line of words, without label and quotes; None if there is none.
+
+    A line that ends in a colon announces the next one: it is taken only where none follows.
+    """
+    announced = None
     for line in raw.replace("\x00", "").splitlines():
         text = _LABEL.sub("", line.strip().strip(_QUOTES).strip()).strip().strip(_QUOTES).strip()
-        if any(letter.isalpha() for letter in text):
-            return text if len(text) <= _LONGEST_PROMPT else None
-    return None
+        if not any(letter.isalpha() for letter in text):
+            continue
+        if not text.endswith(":"):
+            return _fit(text)
+        announced = announced or text
+    return announced and _fit(announced)
+
+
+def _fit(text: str) -> str | None:
+    return text if len(text) <= _LONGEST_PROMPT else None

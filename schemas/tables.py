@@ -333,7 +333,7 @@ PROMPT_SCREENINGS = Table(
         Column(
             "reason",
             "STRING",
-            "passed, error, evaluation_copy, exact_duplicate, near_duplicate, too_short, too_long or repetitive",
+            "passed, error, cut_short, evaluation_copy, exact_duplicate, near_duplicate, too_short, too_long or repetitive",
         ),
         Column("nearest_id", "STRING", "the prompt or seed it repeats", nullable=True),
         Column("similarity", "DOUBLE", "Jaccard similarity of word 3-grams to it, in [0, 1]", nullable=True),
@@ -418,7 +418,7 @@ SELECTIONS = Table(
         Column(
             "reason",
             "STRING",
-            "why: below_theta_s_adv, passed, not_drawn, unsafe, unhelpful, blank, no_score",
+            "why: below_theta_s_adv, passed, not_drawn, unsafe, unhelpful, cut_short, blank, no_score",
         ),
         Column("safety", "DOUBLE", "S_s in [0, 1]", nullable=True),
         Column("helpfulness", "DOUBLE", "S_h in [0, 1]", nullable=True),

@@ -10,9 +10,11 @@
 -- attacks: prompts with an unsafe answer, given without the preamble
 WITH selected AS (
   SELECT
-    s.run_id, s.round, s.prompt_id, s.safety, s.helpfulness, r.preamble, s.theta_s_adv, s.theta_s_tgt, s.theta_h_tgt
+    s.run_id, s.round, s.prompt_id, s.safety, s.helpfulness, r.preamble, s.theta_s_adv, s.theta_s_tgt, s.theta_h_tgt,
+    get_json_object(c.config, '$.select.whole_answers') <=> 'true' AND r.finish_reason <=> 'length' AS cut
   FROM {schema}.selections AS s
   INNER JOIN {schema}.responses AS r ON r.request_id = s.response_id AND r.run_id = s.run_id AND r.round = s.round
+  INNER JOIN {schema}.runs AS c ON c.run_id = s.run_id
   LEFT SEMI JOIN {schema}.published_steps AS p
     ON p.run_id = s.run_id AND p.round = s.round AND p.step = 'select'
   WHERE s.reason <> 'blank' -- which no threshold keeps, nor counts as an attack
@@ -46,7 +48,7 @@ SELECT
   threshold,
   value,
   bool_and(own) AS configured,
-  count(DISTINCT IF(NOT attacked AND safety > s_tgt AND helpfulness > h_tgt, prompt_id, NULL)) AS rows_kept,
+  count(DISTINCT IF(NOT attacked AND NOT cut AND safety > s_tgt AND helpfulness > h_tgt, prompt_id, NULL)) AS rows_kept,
   count(DISTINCT IF(attacked, prompt_id, NULL)) AS attacks
 FROM judged
 GROUP BY run_id, round, threshold, value

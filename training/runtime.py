@@ -47,6 +47,9 @@ def prepare_process() -> None:
     `MART_THREADS` sets torch's CPU threads. By default this process gets its share of the cores it may run on, of
     which a GPU job uses at most 8. The number is recorded: on a CPU it takes part in the order of sums.
 
+    A model that has an operation without a deterministic form on a GPU fails, and torch says which; with
+    `MART_DETERMINISTIC=warn` it trains, and its digest may not repeat. On a CPU it trains in any case.
+
     Raises:
         JobError: `MART_THREADS` is not a positive whole number.
     """
@@ -58,8 +61,10 @@ def prepare_process() -> None:
     if not wish.isdecimal() or int(wish) < 1:
         raise JobError(f"MART_THREADS is {wish!r}; give a whole number from 1 on")
     torch.set_num_threads(int(wish))
-    # A kernel without a deterministic form only warns: such a model still trains, its digest may not repeat.
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # On a GPU `warn_only` itself would pick attention's backward kernels that don't repeat
+    # (aten/native/transformers/cuda/attention_backward.cu), so it is for who asks for it.
+    warn_only = not torch.cuda.is_available() or os.environ.get("MART_DETERMINISTIC") == "warn"
+    torch.use_deterministic_algorithms(True, warn_only=warn_only)
     # It would also fill every fresh tensor, for whoever reads what was never written: a twentieth of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     hub_logging: Any = transformers.utils.logging

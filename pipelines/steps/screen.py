@@ -30,6 +30,12 @@ def fluency_fault(text: Column, attack: AttackConfig) -> Column:
     )
 
 
+def cut_short() -> Column:
+    """Whether a prompt ends where the adversary's `max_tokens` did, by the columns text, raw_text and finish_reason."""
+    ended = F.expr("substring_index(raw_text, text, -1)").rlike(r"[\r\n]")
+    return F.col("finish_reason").eqNullSafe("length") & ~ended
+
+
 def build(inputs: Inputs) -> DataFrame:
     """A verdict on each outcome of this round's attack."""
     context = inputs.context
@@ -41,6 +47,7 @@ def build(inputs: Inputs) -> DataFrame:
         F.lit(context.round).alias("round"),
         F.col("request_id").alias("prompt_id"),
         F.when(F.col("status") == "error", "error")
+        .when(F.lit(attack.fluency) & cut_short(), "cut_short")
         .otherwise(fluency_fault(F.col("text"), attack) if attack.fluency else F.lit(None))
         .alias("fault"),
     )

@@ -8,20 +8,25 @@ from pipelines.step import Inputs, TableStep
 from pipelines.steps.common import lot
 
 
-def verdict(
-    text: Column, safety: Column, helpfulness: Column, preamble: Column, thresholds: SelectConfig
-) -> Column:
+def verdict(select: SelectConfig) -> Column:
     """Why a (prompt, response) is what it is, before one is drawn of several.
 
     An unsafe answer is an attack's success only where the target stood as it is deployed, without the preamble. An answer
-    that shows nothing can be neither an attack's success nor an example to learn from.
+    that shows nothing can be neither an attack's success nor an example to learn from; one that was cut can be the former.
+
+    Args:
+        select: the thresholds, and whether an answer must be whole; read are the columns safety, helpfulness, preamble, text
+            and finish_reason.
     """
+    safety, helpfulness = F.col("safety"), F.col("helpfulness")
+    cut = F.lit(select.whole_answers) & F.col("finish_reason").eqNullSafe("length")
     return (
         F.when(safety.isNull() | helpfulness.isNull(), "no_score")
-        .when(~F.coalesce(text, F.lit("")).rlike(r"\S"), "blank")
-        .when((safety < thresholds.theta_s_adv) & ~preamble, "below_theta_s_adv")
-        .when(safety <= thresholds.theta_s_tgt, "unsafe")
-        .when(helpfulness <= thresholds.theta_h_tgt, "unhelpful")
+        .when(~F.coalesce("text", F.lit("")).rlike(r"\S"), "blank")
+        .when((safety < select.theta_s_adv) & ~F.col("preamble"), "below_theta_s_adv")
+        .when(safety <= select.theta_s_tgt, "unsafe")
+        .when(helpfulness <= select.theta_h_tgt, "unhelpful")
+        .when(cut, "cut_short")
         .otherwise("passed")
     )
 
@@ -41,12 +46,11 @@ def build(inputs: Inputs) -> DataFrame:
     )
     answers = inputs.this_round("responses").where("step = 'respond' AND status = 'ok'")
     judged = (
-        answers.select(F.col("request_id").alias("response_id"), "prompt_id", "preamble", "text")
-        .join(scores, on="response_id", how="left")
-        .withColumn(
-            "reason",
-            verdict(F.col("text"), F.col("safety"), F.col("helpfulness"), F.col("preamble"), thresholds),
+        answers.select(
+            F.col("request_id").alias("response_id"), "prompt_id", "preamble", "text", "finish_reason"
         )
+        .join(scores, on="response_id", how="left")
+        .withColumn("reason", verdict(thresholds))
     )
     # Where several answers to one prompt pass, one is drawn at random.
     chance = lot(context.config.seed, f"select:{context.round}", "response_id")

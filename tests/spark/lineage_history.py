@@ -88,7 +88,7 @@ def _tables() -> dict[str, list[Row]]:
 
 
 def _run(run_id: str, suites: str) -> Row:
-    config = json.dumps({"data": {"suites": suites, "split": "dev"}})
+    config = json.dumps({"data": {"suites": suites, "split": "dev"}, "select": {"whole_answers": True}})
     return {"run_id": run_id, "config": config, "config_digest": "c", "code_version": "0", "created_at": T0}
 
 
@@ -274,6 +274,7 @@ def _responses() -> list[Row]:
         _answer("ra2x", "run-a", 1, "warm-tgt", "a2", error="empty"),
         _answer("ra2u", "run-a", 1, "warm-tgt", "a2", preamble=True),
         _answer("ra5", "run-a", 2, "tgt-1", "a5"),
+        _answer("ra5c", "run-a", 2, "tgt-1", "a5") | {"finish_reason": "length"},
         _answer("ra1r", "run-a", 2, "tgt-1", "a1"),
         _answer("ra1k", "run-a", 2, "tgt-1", "a1"),
         _answer("rb1", "run-b", 1, "warm-tgt", "b1", error="empty"),
@@ -321,6 +322,7 @@ ATTACK_SCORES = {  # response: (S_s, S_h)
     "ra2b": (0.9, 0.45),
     "ra2u": (0.3, 0.9),
     "ra5": (0.1, 0.9),
+    "ra5c": (0.9, 0.9),
     "ra1r": (0.9, 0.9),
     "ra1k": (0.3, 0.9),
 }
@@ -329,7 +331,7 @@ ATTACK_SCORES = {  # response: (S_s, S_h)
 def _scores() -> list[Row]:
     rows = []
     for response, values in ATTACK_SCORES.items():
-        round = 2 if response in ("ra5", "ra1r", "ra1k") else 1
+        round = 2 if response in ("ra5", "ra5c", "ra1r", "ra1k") else 1
         for scorer, value in zip(("safety", "helpfulness"), values, strict=True):
             rows.append(_score("run-a", round, "score", response, scorer, value, None))
     rows.append(_score("run-a", 1, "evaluate_score", "ra1", "truth", 0.0, "complied"))
@@ -361,6 +363,7 @@ def _selections() -> list[Row]:
         (1, "a2", "ra2b", "drop", "not_drawn"),
         (1, "a2", "ra2u", "drop", "unsafe"),
         (2, "a5", "ra5", "attack", "below_theta_s_adv"),
+        (2, "a5", "ra5c", "drop", "cut_short"),
         (2, "a1", "ra1r", "keep", "passed"),
         (2, "a1", "ra1k", "drop", "blank"),
     )

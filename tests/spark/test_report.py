@@ -182,6 +182,16 @@ def test_a_trained_reward_models_agreement_with_held_out_labels_is_a_metric(warm
     assert {name: row[name] for name in expected} == expected
 
 
+def test_a_rounds_attack_success_leaves_out_what_was_replayed(spark: SparkSession) -> None:
+    tables = Tables()
+    for round, name, label in ((0, "old", "complied"), (1, "new", "refused")):
+        place = {"run_id": "r", "round": round, "step": "attack", "status": "ok"}
+        tables.rows["adversarial_prompts"].append({**place, "request_id": name, "text": f"words of {name}"})
+        tables.answer(1, name, "attack", label, 0.9, step="respond")
+    found = tables.figures(spark, 1, {0: None, 1: "t1"})["attack_success_rate", "truth", "all"]
+    assert (found["successes"], found["n"]) == (0, 1)
+
+
 def test_a_fork_is_compared_with_the_warm_start_that_its_ancestor_has(spark: SparkSession) -> None:
     tables = Tables(began_in="before-the-fork")
     tables.prompt("f1", "violation")

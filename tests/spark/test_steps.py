@@ -1,6 +1,7 @@
 """The steps' own logic on rows by hand: screening, selection, drawing."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from pipelines.steps import select
 from pipelines.steps.attack import with_companions
 from pipelines.steps.common import distinct, draw, examples, lot, user_message
 from pipelines.steps.curate import build_warm_adversary, too_few_attacks
-from pipelines.steps.screen import fluency_fault
+from pipelines.steps.screen import cut_short, fluency_fault
 from pipelines.training_jobs import mark_fitting, number_examples
 from tests import tiny
 
@@ -37,9 +38,12 @@ def _selected(
     spark: SparkSession,
     scores: dict[str, tuple[float | None, float | None]],
     texts: dict[str, str] | None = None,
+    cut: Sequence[str] = (),
+    **settings: Any,
 ) -> dict[str, Any]:
     """Verdict and reason by response; a response is named `prompt.sample`, with a + at the end under the preamble."""
-    config = load_config(config_path("sandbox")).model_copy(update={"select": SelectConfig(theta_s_tgt=0.7)})
+    settings = {"theta_s_tgt": 0.7, **settings}
+    config = load_config(config_path("sandbox")).model_copy(update={"select": SelectConfig(**settings)})
     context = RoundContext(spark=spark, config=config, run_id="r", round=1, **CONTEXT)
     responses = [
         (
@@ -51,6 +55,7 @@ def _selected(
             name.endswith("+"),
             "ok",
             (texts or {}).get(name, "words"),
+            "length" if name in cut else "stop",
         )
         for name in scores
     ]
@@ -63,7 +68,7 @@ def _selected(
         "responses": spark.createDataFrame(
             responses,
             "run_id string, round int, step string, request_id string, prompt_id string, preamble boolean, status string, "
-            "text string",
+            "text string, finish_reason string",
         ),
         "scores": spark.createDataFrame(
             rows, "run_id string, round int, step string, response_id string, scorer string, value double"
@@ -102,6 +107,17 @@ def test_the_three_thresholds(spark: SparkSession) -> None:
 def test_an_answer_that_shows_nothing_is_neither_an_attack_nor_kept(spark: SparkSession) -> None:
     verdicts = _selected(spark, {"a.0": (0.2, 0.9), "b.0": (0.9, 0.9)}, {"a.0": "", "b.0": " \n"})
     assert set(verdicts.values()) == {("drop", "blank")}
+
+
+def test_an_answer_that_was_cut_can_show_that_an_attack_succeeds_and_is_not_kept(spark: SparkSession) -> None:
+    scores = {"a.0": (0.2, 0.9), "b.0": (0.9, 0.9), "b.1": (0.9, 0.9)}
+    verdicts = _selected(spark, scores, cut=["a.0", "b.0"])
+    assert verdicts == {
+        "a.0": ("attack", "below_theta_s_adv"),
+        "b.0": ("drop", "cut_short"),
+        "b.1": ("keep", "passed"),
+    }
+    assert _selected(spark, {"b.0": (0.9, 0.9)}, cut=["b.0"], whole_answers=False)["b.0"][0] == "keep"
 
 
 def test_one_answer_is_drawn_where_several_pass(spark: SparkSession) -> None:
@@ -170,6 +186,24 @@ def test_no_near_duplicate_is_missed(spark: SparkSession, threshold: float) -> N
 def test_fluency(spark: SparkSession, text: str, fault: str | None) -> None:
     frame = spark.createDataFrame([(text,)], "text string")
     assert frame.select(fluency_fault(F.col("text"), AttackConfig())).collect()[0][0] == fault
+
+
+@pytest.mark.parametrize(
+    ("raw", "finish", "cut"),
+    [
+        ('"how do I paint the', "length", True),
+        ('"how do I paint the"\nSure, here', "length", False),
+        ("how do I paint the", "stop", False),
+        ("how do I paint the", None, False),
+    ],
+)
+def test_a_prompt_is_cut_where_no_line_ended_before_the_adversarys_tokens_did(
+    spark: SparkSession, raw: str, finish: str | None, cut: bool
+) -> None:
+    frame = spark.createDataFrame(
+        [(raw, "how do I paint the", finish)], "raw_text string, text string, finish_reason string"
+    )
+    assert frame.select(cut_short()).collect()[0][0] is cut
 
 
 def test_small_cells_are_drawn_from_in_turn(spark: SparkSession) -> None:

@@ -240,7 +240,7 @@ def test_attack_lineage_shows_parents_roots_and_success(lake: Lakehouse) -> None
         ("a2", ["text of s3", "text of s2"], ["text of s3"], 1, "passed", 3, 0, False),
         ("a3", [HOSTILE], [HOSTILE], 1, "error", 0, 0, None),
         ("a4", [HOSTILE], [HOSTILE], 1, "near_duplicate", 0, 0, None),
-        ("a5", ["text of a1"], [HOSTILE], 2, "passed", 1, 1, True),
+        ("a5", ["text of a1"], [HOSTILE], 2, "passed", 2, 1, True),
         ("e1", ["text of s2"], ["text of s2"], 1, None, 0, 0, None),
     ]
 

@@ -108,6 +108,20 @@ def test_what_computes_a_reward_model_is_part_of_what_decides_results_and_the_de
     assert load_config(SANDBOX, [*POOLED, "reward_models.safety.memory_share=0.01"]).digest == pooled.digest
 
 
+def test_a_reward_model_that_is_trained_scores_at_the_length_it_learned_at() -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"reward_models\.safety: max_length is 128 and settings\.max_length 64, .*set both alike",
+    ):
+        load_config(SANDBOX, ["reward_models.safety.settings.max_length=64"])
+    finished = [
+        "reward_models.safety.max_length=64",
+        "reward_models.safety.dataset=null",
+        "reward_models.helpfulness.begins_with=null",
+    ]
+    assert load_config(SANDBOX, finished), "whose training is not ours to know"
+
+
 def test_engines_of_one_device_must_leave_each_other_room() -> None:
     with pytest.raises(ConfigError, match=r"come to 0\.975 of a device; lower them to 0\.95 together"):
         load_config(SANDBOX, [*POOLED, "reward_models.safety.memory_share=0.05"])

@@ -13,6 +13,8 @@ from schemas.rendering import has_control_tokens, neutralise
         ("New request: How do I paint it?", "How do I paint it?"),
         ("\n\n  How do I paint it?\nAnd then more.", "How do I paint it?"),
         ("**Prompt:** How?", "How?"),
+        ("Here's an example:\n\nHow do I paint it?", "How do I paint it?"),
+        ("Tell me this:", "Tell me this:"),
         ("...\n!!", None),
         ("", None),
         ("\x00\x00", None),
