@@ -77,5 +77,5 @@ def open_place(
         lakehouse.ensure(TABLES if create or everything else ())
         if views or everything or (create and folder is None):
             create_views(lakehouse, () if everything else views)
-        spark.sql(f"USE {lakehouse.schema}")
+        spark.sql(f"USE {lakehouse.namespace}")
         yield Place(lakehouse, artifacts, folder)

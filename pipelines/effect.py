@@ -179,9 +179,7 @@ def effect(lakehouse: Lakehouse, runs: Sequence[str], judge: str) -> Effect:
         ConfigError: a run has no such evaluations, or the runs don't have the same rounds and prompts.
     """
     mine = F.col("run_id").isin(list(runs))
-    verdicts = lakehouse.spark.table(f"{lakehouse.schema}.evaluations").where(
-        mine & (F.col("judge") == judge)
-    )
+    verdicts = lakehouse.spark.table(lakehouse.name("evaluations")).where(mine & (F.col("judge") == judge))
     answers = _rows(
         verdicts.where("step = 'evaluate_target' AND by_rule").select(
             "run_id", "round", "suite", "prompt_id", "seen_style", "checkpoint_id",
@@ -228,7 +226,7 @@ def _published(lakehouse: Lakehouse, table: str, step: str | None = None) -> Dat
     """The rows of a table that a finished step stands behind: the one they name, or the only one that writes them."""
     rows = lakehouse.read(table)
     named = rows if step is None else rows.withColumn("step", F.lit(step))
-    steps = lakehouse.spark.table(f"{lakehouse.schema}.published_steps")
+    steps = lakehouse.spark.table(lakehouse.name("published_steps"))
     return named.join(steps, ["run_id", "round", "step"], "left_semi")
 
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,12 @@ class Lakehouse:
 
     def name(self, table: str) -> str:
         """The full, quoted name of a table or view."""
-        return ".".join(f"`{part}`" for part in (*self.schema.split("."), table))
+        return f"{self.namespace}.`{table}`"
+
+    @property
+    def namespace(self) -> str:
+        """The schema's own name, quoted: a name may hold `-`."""
+        return ".".join(f"`{part}`" for part in self.schema.split("."))
 
     def ensure(self, tables: Iterable[Table] = TABLES) -> None:
         """Create what is missing, migrate what is older, refuse what differs from `schemas/`.
@@ -149,8 +155,7 @@ class Lakehouse:
             SchemaError: a table lacks or alters a column, constraint or property of ours, or is newer than this code.
         """
         if not self._schema_made:
-            where = f" LOCATION {quote(str(self.folder))}" if self.folder else ""
-            self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self.name('').rpartition('.')[0]}{where}")
+            self._make_schema()
             self._schema_made = True
         # Each table is a handful of short driver-side jobs that mostly wait for one another.
         wanted = list(tables)
@@ -158,6 +163,13 @@ class Lakehouse:
             for made in [pool.submit(self._ensure_table, table) for table in wanted]:
                 made.result()
         self._ready |= {table.name for table in wanted}
+
+    def _make_schema(self) -> None:
+        if self.folder is not None:  # the local catalog forgets
+            self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self.namespace} LOCATION {quote(str(self.folder))}")
+        elif not self.spark.catalog.databaseExists(self.namespace):
+            # Unity Catalog wants the privilege to create schemas even where IF NOT EXISTS creates none.
+            self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self.namespace}")
 
     def ready(self, *tables: str) -> None:
         """`ensure` tables by name that this object was not yet asked for; several at a time take less than one by one.
@@ -189,7 +201,7 @@ class Lakehouse:
         retry_conflicts(f"table {table.name}", partial(self._create_or_check, table), is_being_made)
 
     def _create_or_check(self, table: Table) -> None:
-        known = self.spark.catalog.tableExists(self.name(table.name).replace("`", ""))
+        known = self.spark.catalog.tableExists(self.name(table.name))
         on_disk = any(True for _ in self._commits(table.name))
         if on_disk and not known:
             # The local catalog lives in memory: what an earlier process made is registered by its location.
@@ -220,7 +232,7 @@ class Lakehouse:
     def _check(self, table: Table) -> None:
         name = self.name(table.name)
         have = {item.name: item for item in self.spark.table(name).schema}
-        properties = self._properties(table.name)
+        properties = self.properties(table.name)
         version = _version_in(properties)
         if version > table.version:
             raise SchemaError(
@@ -246,18 +258,19 @@ class Lakehouse:
                 f"Undo that ({remedies.format(table=f'ALTER TABLE {name}')}), or start a new schema"
             )
 
-    def _properties(self, table: str) -> dict[str, str]:
+    def properties(self, table: str) -> dict[str, str]:
+        """The properties that the catalog has of a table or view."""
         rows = self.spark.sql(f"SHOW TBLPROPERTIES {self.name(table)}").collect()
         return {row["key"]: row["value"] for row in rows}
 
     def _partitioned_by(self, table: str) -> tuple[str, ...]:
         """The columns that a table is partitioned by: a tenth of the time of `catalog.listColumns`."""
-        lines = [row["col_name"] for row in self.spark.sql(f"DESCRIBE TABLE {self.name(table)}").collect()]
-        return tuple(lines[lines.index("# col_name") + 1 :]) if "# col_name" in lines else ()
+        described = self.spark.sql(f"DESCRIBE TABLE {self.name(table)}").collect()
+        return partition_columns([row["col_name"] for row in described])
 
     def stored_version(self, table: str) -> int:
         """The schema version that a table says it has."""
-        return _version_in(self._properties(table))
+        return _version_in(self.properties(table))
 
     def _migrate(self, table: Table, version: int, have: Mapping[str, Any]) -> None:
         names = [
@@ -368,6 +381,15 @@ class Lakehouse:
         writer = self.shape(table, frame).write.format("delta").mode("overwrite")
         writer = writer.option("replaceWhere", condition)
         retry_conflicts(f"table {table}", lambda: writer.saveAsTable(self.name(table)))
+
+
+def partition_columns(lines: Sequence[str]) -> tuple[str, ...]:
+    """The partition columns among the lines of DESCRIBE TABLE, where other sections, as on clustering, look alike."""
+    if "# Partition Information" not in lines:
+        return ()
+    section = lines[lines.index("# Partition Information") + 1 :]
+    names = section[1:] if section[:1] == ["# col_name"] else section
+    return tuple(takewhile(lambda line: line and not line.startswith("# "), names))
 
 
 def _version_in(properties: Mapping[str, str]) -> int:

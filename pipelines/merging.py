@@ -36,7 +36,7 @@ def merged_model(artifacts: Artifacts, row: Mapping[str, Any], base: LocalModel)
     if row["kind"] == "full":
         return _proved(source, row["weights_sha256"], "train it again")
     target = artifacts.merged(checkpoint_id)
-    with _only_one(checkpoint_id) as work:
+    with only_one(checkpoint_id) as work:
         if _digest_of(target) is None:
             log.info("merging checkpoint %s into a copy of its base", checkpoint_id[:12])
             _merge(source, Path(base.path), work, checkpoint_id)
@@ -64,7 +64,7 @@ def _proved(folder: Path, digest: str | None, remedy: str) -> LocalModel:
 
 
 @contextmanager
-def _only_one(checkpoint_id: str) -> Iterator[Path]:
+def only_one(checkpoint_id: str) -> Iterator[Path]:
     """A folder of this host's to merge in, for one process at a time; what a killed one left is removed.
 
     On this host's disk: a volume takes neither renames nor a half-written folder.

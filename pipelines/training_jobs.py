@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlparse
 
 import pandas as pd
 from pydantic import ValidationError
@@ -268,9 +269,12 @@ def export_snapshot(
         .select(*columns)
         .orderBy("position")
     )
+    # Databricks overwrites by marks: the files of an earlier attempt would stay.
+    shutil.rmtree(folder, ignore_errors=True)
     rows.coalesce(1).write.mode("overwrite").parquet(str(folder))
     for checksum in folder.glob(".*.crc"):  # Hadoop's own, which no one reads here
         checksum.unlink()
+    _remove_uncommitted(rows, folder)
     manifest = SnapshotManifest(
         table="training_examples",
         table_version=version,
@@ -281,6 +285,17 @@ def export_snapshot(
     )
     (folder / SNAPSHOT_FILE).write_text(manifest.model_dump_json(indent=1))
     return manifest
+
+
+def _remove_uncommitted(rows: DataFrame, folder: Path) -> None:
+    """Remove what a task left that was killed and done again: on Databricks such files lie beside the others, unmarked."""
+    files = list(folder.glob("*.parquet"))
+    if len(files) > 1:
+        found = rows.sparkSession.read.schema(rows.schema).parquet(str(folder)).inputFiles()
+        committed = {unquote(urlparse(uri).path).rpartition("/")[2] for uri in found}
+        for file in files:
+            if file.name not in committed:
+                file.unlink()
 
 
 def _job(artifacts: Artifacts, order: Order, snapshot: SnapshotManifest, output: Path) -> TrainingJob:

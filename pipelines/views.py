@@ -12,10 +12,12 @@ from pathlib import Path
 from pipelines.bundled import bundled
 from pipelines.errors import ConfigError
 from pipelines.lakehouse import Lakehouse, quote
+from schemas.digests import digest
 from schemas.tables import BY_NAME
 
 log = logging.getLogger(__name__)
 
+_DEFINITION = "mart.definition"
 _COLUMN = re.compile(r"([a-z][a-z0-9_]*): (.+)")
 _READS = re.compile(r"\{schema\}\.([a-z_]+)")
 
@@ -76,14 +78,19 @@ class ViewFile:
 
     def query(self, lakehouse: Lakehouse) -> str:
         """The query over a lakehouse."""
-        return self.body.replace("{schema}", lakehouse.name("").rpartition(".")[0])
+        return self.body.replace("{schema}", lakehouse.namespace)
 
-    def statement(self, lakehouse: Lakehouse) -> str:
-        """The statement that creates the view, or replaces it."""
+    def definition(self, lakehouse: Lakehouse) -> str:
+        """The digest of all that the view says, which it keeps as its property `mart.definition`."""
+        return digest([self.question, list(self.columns.items()), self.query(lakehouse)])
+
+    def statement(self, lakehouse: Lakehouse, *, replace: bool = True) -> str:
+        """The statement that creates the view, and otherwise replaces it or leaves it as it is."""
         columns = ", ".join(f"`{name}` COMMENT {quote(comment)}" for name, comment in self.columns.items())
+        create = "CREATE OR REPLACE VIEW" if replace else "CREATE VIEW IF NOT EXISTS"
         return (
-            f"CREATE OR REPLACE VIEW {lakehouse.name(self.name)} ({columns}) "
-            f"COMMENT {quote(self.question)} AS\n{self.query(lakehouse)}"
+            f"{create} {lakehouse.name(self.name)} ({columns}) COMMENT {quote(self.question)} "
+            f"TBLPROPERTIES ({quote(_DEFINITION)} = {quote(self.definition(lakehouse))}) AS\n{self.query(lakehouse)}"
         )
 
 
@@ -98,10 +105,11 @@ def view_files(folder: Path | None = None) -> tuple[ViewFile, ...]:
 
 
 def create_views(lakehouse: Lakehouse, only: Collection[str] = ()) -> None:
-    """Create the views in the lakehouse's schema, or replace them.
+    """Create the views in the lakehouse's schema that are missing, and replace those that say something else.
 
-    Only definitions are written, so it may be done at every start; locally it has to be: the catalog forgets. The
-    tables they read are made ready.
+    One that says the same is left alone: replacing takes its owner, and Unity Catalog drops the grants on it. Only
+    definitions are written, so it may be done at every start; locally it has to be: the catalog forgets. The tables
+    they read are made ready.
 
     Args:
         lakehouse: the tables.
@@ -123,6 +131,21 @@ def create_views(lakehouse: Lakehouse, only: Collection[str] = ()) -> None:
             wanted |= file.reads
     made = [file for file in files if file.name in wanted]
     lakehouse.ready(*sorted({table for file in made for table in file.reads & BY_NAME.keys()}))
+    there = _views_there(lakehouse)
+    left = 0
     for file in made:
-        lakehouse.spark.sql(file.statement(lakehouse))
-    log.info("%d views created in %.1f s", len(made), time.monotonic() - started)
+        known = file.name in there
+        if known and lakehouse.properties(file.name).get(_DEFINITION) == file.definition(lakehouse):
+            left += 1
+        else:
+            replace = known or lakehouse.folder is not None
+            lakehouse.spark.sql(file.statement(lakehouse, replace=replace))
+    log.info("%d views created in %.1f s, %d left", len(made) - left, time.monotonic() - started, left)
+
+
+def _views_there(lakehouse: Lakehouse) -> frozenset[str]:
+    """Names of the views that a platform's catalog has. The local one has none when a command starts, and is not asked."""
+    if lakehouse.folder is not None:
+        return frozenset()
+    rows = lakehouse.spark.sql(f"SHOW VIEWS IN {lakehouse.namespace}").collect()
+    return frozenset(row["viewName"] for row in rows)

@@ -31,7 +31,7 @@ def merge(checkpoint: Path, base: Path, output: Path) -> CheckpointManifest:
     Args:
         checkpoint: directory with `checkpoint.json`, which is proved first.
         base: the directory of the base that the checkpoint names.
-        output: a directory that does not exist or is empty.
+        output: a directory on a local disk that does not exist or is empty; weights are renamed into place.
 
     Raises:
         ProofError: checkpoint or base differ from their digests.

@@ -272,6 +272,12 @@ def test_targets_are_a_paused_dev_and_a_production_under_its_own_identity() -> N
     assert len(BUNDLE["variables"]["schedule"]["default"].split()) in (6, 7)
 
 
+def test_each_developer_has_a_schema_and_prod_another() -> None:
+    assert BUNDLE["targets"]["dev"]["variables"]["schema"] == "mart_${workspace.current_user.short_name}"
+    assert "schema" not in BUNDLE["targets"]["prod"]["variables"]
+    assert BUNDLE["variables"]["schema"]["default"] == "mart"
+
+
 def test_variables_that_are_used_are_declared_and_declared_ones_are_used() -> None:
     used = set(re.findall(r"\$\{var\.(\w+)\}", " ".join([*texts(BUNDLE), *texts(JOBS)])))
     assert used == set(BUNDLE["variables"])

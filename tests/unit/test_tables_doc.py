@@ -1,5 +1,6 @@
 """docs/tables.md is what schemas/tables.py says, and the files of sql/ say what views.py needs."""
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -64,7 +65,11 @@ def test_wanted_views_bring_what_they_read_in_order() -> None:
     ready: set[str] = set()
     spark = SimpleNamespace(sql=lambda statement: made.append(statement.split("`")[1]))
     lakehouse: Any = SimpleNamespace(
-        spark=spark, name=lambda name: f"`{name}`", ready=lambda *names: ready.update(names)
+        spark=spark,
+        folder=Path("tables"),
+        namespace="`mart`",
+        name=lambda name: f"`{name}`",
+        ready=lambda *names: ready.update(names),
     )
     create_views(lakehouse, ["violation_rates"])
     assert made == ["published_steps", "evaluations", "violation_rates"]
