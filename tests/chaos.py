@@ -168,10 +168,14 @@ class Chaos:
         print(f"run-{self.run}: verify ended with {ended.returncode}", file=sys.stderr, flush=True)
 
     def suspects(self) -> set[str]:
-        """What nobody alive accounts for: as `tests.leftovers` has it, and what lay among temporary files when a driver ended."""
+        """What nobody alive accounts for: as `tests.leftovers` has it, and what lay among temporary files when a driver ended.
+
+        A killed trainer's lock, an empty file, is the next trainer's: while the run goes on it may lie there.
+        """
         alive = self._driver is not None and self._driver.poll() is None
         found = suspects(self.folder, self.drivers if alive else None, self.grace)
-        return found | {str(path) for path in self._orphans if path.exists()}
+        theirs = {path for path in self._orphans if alive and path.match("mart-train-*.lock")}
+        return found | {str(path) for path in self._orphans - theirs if path.exists()}
 
     def look(self) -> None:
         """Every few seconds: note what is suspect, and complain of what has been for too long."""
