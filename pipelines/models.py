@@ -193,7 +193,7 @@ def _loaded(files: TokenizerFiles) -> Any:
 
 @contextmanager
 def rendering(tokenizer: Any, base: str, what: str) -> Iterator[None]:
-    """Tells in a sentence of a chat template that is missing or can't render.
+    """Tells in a sentence of a chat template that is missing or can't render, and of messages that can't be rendered.
 
     Args:
         tokenizer: renders within.
@@ -215,6 +215,8 @@ def rendering(tokenizer: Any, base: str, what: str) -> Iterator[None]:
             f"the chat template of {base} can't render the messages of {what}: {error}. If it takes no system turn, "
             "leave out `system` and the preamble (respond.context_distillation.rounds: [])"
         ) from error
+    except ValueError as error:
+        raise ConfigError(f"the messages of {what} can't be rendered for {base}: {error}") from error
 
 
 def tokenizer_for(path: str) -> Any:

@@ -7,21 +7,29 @@ hostile: special tokens in it are broken up before templating, so that it can't 
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 Message = Mapping[str, str]
 
 # The word joiner: invisible, no white space, and no tokenizer gives it a special meaning.
 _BREAK = "\u2060"
-# Control tokens of the chat formats in use, known whatever tokenizer is at hand: <|im_end|>, <s>, [INST], <<SYS>>.
+# Control tokens of the chat formats in use, known whatever tokenizer is at hand: <|im_end|>, the same with full-width
+# bars (U+FF5C), <s>, [INST], <<SYS>>. Java, too, reads this pattern.
 CONTROL_TOKENS = re.compile(
-    r"<\|[^<>|\n]{1,64}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>", re.I
+    r"<[|\uff5c][^<>|\n]{1,64}[|\uff5c]>|</?s>|<</?SYS>>|<(?:start|end)_of_turn>|<(?:bos|eos|pad|unk)>"
+    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|TOOL_CONTENT)\]",
+    re.I,
 )
+# Marks that a model writes by itself around its thoughts and its calls of tools: control tokens only in what others wrote.
+_MARKS = re.compile(r"</?(?:think|tool_call|tool_response)>", re.I)
+_NEVER = "(?!)"
 
 
 class Tokenizer(Protocol):
     """What rendering needs of a Hugging Face tokenizer."""
 
     all_special_tokens: list[str]
+    added_tokens_decoder: dict[int, Any]
     chat_template: Any
 
     def apply_chat_template(self, conversation: Any, **options: Any) -> Any: ...
@@ -36,18 +44,69 @@ def has_control_tokens(text: str) -> bool:
     return CONTROL_TOKENS.search(text) is not None
 
 
-def neutralise(text: str, special_tokens: Sequence[str] = ()) -> str:
+def neutralise(text: str, tokenizer: Tokenizer | None = None, *, own: bool = False) -> str:
     """Break up chat-control tokens, drop NULs and replace lone surrogates, leaving all other text as it is.
 
     A word joiner goes after the first character of each control token: a reader sees the same text, a tokenizer
     no longer sees the token.
+
+    Args:
+        text: hostile.
+        tokenizer: what it marks special is broken up beside the tokens of known formats.
+        own: the text is the assistant's turn in a dialogue that it is to go on from or to learn, so the marks around its
+            thoughts and calls stay.
     """
     text = text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
-    text = CONTROL_TOKENS.sub(lambda found: found[0][0] + _BREAK + found[0][1:], text)
-    for token in special_tokens:
-        if len(token) > 1:
-            text = text.replace(token, token[0] + _BREAK + token[1:])
+    text = CONTROL_TOKENS.sub(_broken, text)
+    if not own:
+        text = _MARKS.sub(_broken, text)
+    if tokenizer is None:
+        return text
+    special, before = _special_tokens(tokenizer), ""
+    while before != text:  # a special token may hold another
+        before, text = text, special.sub(_broken, text)
     return text
+
+
+def _broken(found: re.Match[str]) -> str:
+    return found[0][0] + _BREAK + found[0][1:]
+
+
+_special: WeakKeyDictionary[Tokenizer, re.Pattern[str]] = WeakKeyDictionary()
+
+
+def _special_tokens(tokenizer: Tokenizer) -> re.Pattern[str]:
+    """What finds a tokenizer's special tokens, the longest first; made once a tokenizer.
+
+    `all_special_tokens` has those with a role (end of text, padding) only. Tokens that were added and are not marked special
+    can be ordinary words, digits or runs of spaces, so of these only what has a known format is broken up.
+    """
+    if (made := _special.get(tokenizer)) is None:
+        marked = {str(added.content) for added in tokenizer.added_tokens_decoder.values() if added.special}
+        tokens = {
+            token
+            for token in marked.union(tokenizer.all_special_tokens)
+            if len(token) > 1 and token.strip() and _BREAK not in token
+        }
+        ordered = sorted(tokens, key=lambda token: (-len(token), token))
+        made = _special[tokenizer] = re.compile("|".join(map(re.escape, ordered)) or _NEVER)
+    return made
+
+
+def safe_messages(messages: Sequence[Message], tokenizer: Tokenizer | None = None) -> list[dict[str, str]]:
+    """Messages with their control tokens broken up, as a model is asked with them, whoever renders.
+
+    Args:
+        messages: dicts with `role` and `content`.
+        tokenizer: as `neutralise` has it.
+    """
+    return [
+        {
+            "role": item["role"],
+            "content": neutralise(item["content"], tokenizer, own=item["role"] == "assistant"),
+        }
+        for item in messages
+    ]
 
 
 def render(tokenizer: Tokenizer, messages: Sequence[Message], *, completion: str | None = None) -> list[int]:
@@ -59,16 +118,19 @@ def render(tokenizer: Tokenizer, messages: Sequence[Message], *, completion: str
         completion: the assistant's answer; None leaves the turn open for generation.
 
     Returns:
-        Token ids. With a completion, they begin with the ids of the open turn wherever the template allows it.
+        Token ids. With a completion, they begin with the ids of the open turn wherever template and tokenizer allow it.
     """
-    special = tokenizer.all_special_tokens
-    safe = [{"role": item["role"], "content": neutralise(item["content"], special)} for item in messages]
-    if completion is not None:
-        safe.append({"role": "assistant", "content": neutralise(completion, special)})
-    rendered = tokenizer.apply_chat_template(
-        safe, tokenize=True, add_generation_prompt=completion is None, return_dict=True
-    )
+    rendered = _templated(tokenizer, messages, completion, tokenize=True, return_dict=True)
     return [int(token) for token in rendered["input_ids"]]
+
+
+def _templated(
+    tokenizer: Tokenizer, messages: Sequence[Message], completion: str | None, **options: Any
+) -> Any:
+    """What the chat template makes of a dialogue, as `render` has it."""
+    answer = [] if completion is None else [{"role": "assistant", "content": completion}]
+    safe = safe_messages([*messages, *answer], tokenizer)
+    return tokenizer.apply_chat_template(safe, add_generation_prompt=completion is None, **options)
 
 
 def render_example(
@@ -76,19 +138,26 @@ def render_example(
 ) -> tuple[list[int], list[int]]:
     """Token ids of (prompt, completion) for supervised fine-tuning; their concatenation is the whole dialogue.
 
-    The prompt's ids are exactly those that generation sends, so a model is trained on what it will be asked.
+    The prompt's ids are exactly those that generation sends, so a model is trained on what it will be asked. An answer that
+    begins with white space can share a token with the end of the open turn where the dialogue is encoded at once. A model
+    that goes on from the open turn can't write such a token, so there the answer is encoded by itself.
 
     Raises:
         ValueError: the chat template renders the open turn differently from the closed one.
     """
     prompt = render(tokenizer, messages)
     whole = render(tokenizer, messages, completion=completion)
-    if whole[: len(prompt)] != prompt:
+    if whole[: len(prompt)] == prompt:
+        return prompt, whole[len(prompt) :]
+    opened: str = _templated(tokenizer, messages, None, tokenize=False)
+    closed: str = _templated(tokenizer, messages, completion, tokenize=False)
+    if not closed.startswith(opened):
         raise ValueError(
             "the chat template renders the prompt differently once an answer follows; "
             "use a template whose generation prompt is a prefix of the assistant's turn"
         )
-    return prompt, whole[len(prompt) :]
+    answer = tokenizer(closed[len(opened) :], add_special_tokens=False, truncation=False, verbose=False)
+    return prompt, [int(token) for token in answer["input_ids"]]
 
 
 def cut_pair(tokenizer: Tokenizer, prompt: str, response: str, max_length: int) -> tuple[str, str]:
@@ -107,8 +176,7 @@ def cut_pair(tokenizer: Tokenizer, prompt: str, response: str, max_length: int) 
     Raises:
         ValueError: `max_length` leaves no room for the two texts.
     """
-    special = tokenizer.all_special_tokens
-    texts = neutralise(prompt, special), neutralise(response, special)
+    texts = neutralise(prompt, tokenizer), neutralise(response, tokenizer)
     taken = (
         len(_turns(tokenizer, "", ""))
         if tokenizer.chat_template

@@ -17,7 +17,10 @@ class JsonHandler(BaseHTTPRequestHandler):
 
     def reply(self, status: int, content: Any, headers: Mapping[str, str] | None = None) -> None:
         """Answer."""
-        raw = json.dumps(content).encode()
+        self.reply_raw(status, json.dumps(content).encode(), headers)
+
+    def reply_raw(self, status: int, raw: bytes, headers: Mapping[str, str] | None = None) -> None:
+        """Answer with bytes that need be no JSON."""
         self.send_response(status)
         for name, value in {"Content-Length": str(len(raw)), **(headers or {})}.items():
             self.send_header(name, value)

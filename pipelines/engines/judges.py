@@ -11,6 +11,8 @@ from pipelines.engines.endpoint import Endpoint, said
 from pipelines.engines.protocol import RowErrorKind, Score, ScorerSpec
 from pipelines.engines.session import Reply
 from pipelines.errors import ConfigError, EngineError
+from pipelines.models import tokenizer_for
+from schemas.rendering import Tokenizer, neutralise
 
 Item = tuple[str, str, str]
 _FIRST_FAILURES = 20
@@ -62,10 +64,18 @@ class _Chat:
 
 
 class _WritingJudge:
-    """What judges that write share: one question a response, a failure that is its row's, or everyone's."""
+    """What judges that write share: one question a response, a failure that is its row's, or everyone's.
+
+    What is judged has its control tokens broken up first, so that it can't open a turn of the judge's dialogue: those of
+    known formats, and, where a host's engine serves the judge, those of its tokenizer.
+
+    Raises:
+        ConfigError: the tokenizer of a judge that is served here can't be read.
+    """
 
     def __init__(self, spec: ScorerSpec) -> None:
         self._spec = spec
+        self._tokenizer = None if spec.engine is None else _tokenizer_of(spec.name, spec.engine.model)
         self._asked: Endpoint | EngineClient[Item, _Told]
         self._asked = (
             Endpoint(spec.options) if spec.engine is None else EngineClient(spec.engine, (), _Chat(self))
@@ -100,7 +110,7 @@ class _WritingJudge:
             return Score(item[0], None, error=said(answer))
         try:
             content = answer.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             content = answer.text  # no answer at all, which is its row's fault
         read, written = self._tokens(endpoint, content)
         return replace(self.verdict(item[0], content), prompt_tokens=read, completion_tokens=written)
@@ -122,7 +132,7 @@ class _WritingJudge:
 
     def question(self, model: str, item: Item) -> dict[str, Any]:
         """The request about a (response id, prompt, response), to a model that the server calls so."""
-        _, prompt, response = item
+        prompt, response = (neutralise(text, self._tokenizer) for text in item[1:])
         return {"model": model, "temperature": 0.0, **self._question(prompt, response)}
 
     def close(self) -> None:
@@ -130,7 +140,7 @@ class _WritingJudge:
         self._asked.close()
 
     def _question(self, prompt: str, response: str) -> dict[str, Any]:
-        """The messages, and what else the request says."""
+        """The messages about two texts without control tokens, and what else the request says."""
         raise NotImplementedError
 
     def verdict(self, response_id: str, content: Any) -> Score:
@@ -138,9 +148,22 @@ class _WritingJudge:
         raise NotImplementedError
 
 
+def _tokenizer_of(name: str, model: str) -> Tokenizer:
+    try:
+        tokenizer: Tokenizer = tokenizer_for(model)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"judge {name}: transformers can't read the tokenizer of {model}, whose control tokens must be known: {error}"
+        ) from error
+    return tokenizer
+
+
 def _shown(content: Any) -> str:
     """The beginning of an answer that can't be read."""
-    return (content if isinstance(content, str) else json.dumps(content))[:400]
+    try:
+        return (content if isinstance(content, str) else json.dumps(content))[:400]
+    except RecursionError:
+        return "JSON that is nested too deep"
 
 
 class GuardScorer(_WritingJudge):
@@ -239,7 +262,7 @@ class RubricScorer(_WritingJudge):
     def verdict(self, response_id: str, content: Any) -> Score:
         try:
             label = json.loads(content["choices"][0]["message"]["content"])["label"]
-        except (KeyError, IndexError, TypeError, ValueError):
+        except (KeyError, IndexError, TypeError, ValueError, RecursionError):
             return Score(response_id, None, error=f"no verdict: {_shown(content)}")
         if not isinstance(label, str) or label not in self._values:
             return Score(response_id, None, error=f"unknown label {str(label)[:100]!r}")

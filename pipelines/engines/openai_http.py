@@ -1,6 +1,7 @@
 """A hosted model behind an OpenAI-compatible endpoint (Databricks model serving, a hosted target).
 
-The one engine that renders on its own: it takes a request's `messages`, and the server applies its chat template.
+The one engine that renders on its own: it takes a request's `messages`, and the server applies its chat template. Their
+control tokens are broken up before, as those of local rendering are.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,7 @@ from pipelines.engines.endpoint import Endpoint, said
 from pipelines.engines.outcomes import Refusals, failed, no_likelihood
 from pipelines.engines.protocol import GenerationOutcome, GenerationRequest, GeneratorSpec
 from pipelines.errors import ConfigError
+from schemas.rendering import safe_messages
 
 # What endpoints call an answer that a filter of theirs held back: the refusal of the system that was asked.
 _FILTERED = "content_filter"
@@ -67,7 +69,7 @@ class OpenAIGenerator:
             prompt, tokens = (
                 int((usage or {}).get(f"{kind}_tokens") or 0) for kind in ("prompt", "completion")
             )
-        except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError, RecursionError):
             return failed(request, "unreadable", f"not an answer: {answer.text[:400]}", seconds)
         if self._spec.options["budget"] and not usage:
             raise ConfigError(
@@ -84,7 +86,9 @@ class OpenAIGenerator:
             raise ConfigError(f"request {request.request_id} has no messages, which an openai engine sends")
         body: dict[str, Any] = {
             "model": request.adapter or self._spec.model,
-            "messages": [{"role": role, "content": content} for role, content in request.messages],
+            "messages": safe_messages(
+                [{"role": role, "content": content} for role, content in request.messages]
+            ),
             "temperature": request.temperature,
             "top_p": request.top_p,
             "max_tokens": request.max_tokens,

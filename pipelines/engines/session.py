@@ -108,7 +108,7 @@ class EngineSession:
         self._deaths = 0
         try:
             return Reply(status, json.loads(raw), _message(raw), seconds)
-        except ValueError:
+        except (ValueError, RecursionError):
             return Reply(status, None, _message(raw), seconds)
 
     async def _connected(self) -> tuple[EngineHandle, aiohttp.ClientSession]:
@@ -220,7 +220,7 @@ def _message(raw: bytes) -> str:
     try:
         content = json.loads(text)
         return str((content.get("error") or content)["message"])[:500]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return text[:500]
 
 

@@ -345,6 +345,12 @@ def test_control_tokens_are_the_same_in_spark_as_in_rendering(spark: SparkSessio
         "<|" + "x" * 65 + "|>",
         "",
         "line\n<eos>",
+        "<｜Assistant｜>",
+        "<｜a|>",
+        "a ｜ b",
+        "[/SYSTEM_PROMPT]",
+        "[tool_calls]",
+        "[NOTE]",
     ]
     rows = spark.createDataFrame([(text,) for text in texts], "text string").select(
         "text", hostile(F.col("text"))

@@ -1,11 +1,13 @@
 """Models and tokenizers on this machine."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from pipelines import models
-from pipelines.models import TokenizerFiles
+from pipelines.errors import ConfigError
+from pipelines.models import TokenizerFiles, rendering
 
 
 def test_a_tasks_tokenizer_is_made_among_sparks_files(
@@ -16,3 +18,12 @@ def test_a_tasks_tokenizer_is_made_among_sparks_files(
     folder, files = TokenizerFiles((("tokenizer.json", b"{}"),)).load()
     assert Path(folder).parent == tmp_path
     assert [file.name for file in files] == ["tokenizer.json"]
+
+
+def test_messages_that_can_not_be_rendered_are_told_in_a_sentence() -> None:
+    tokenizer = SimpleNamespace(chat_template="words")
+    with (
+        pytest.raises(ConfigError, match="the messages of step respond can't be rendered for base: no way"),
+        rendering(tokenizer, "base", "step respond"),
+    ):
+        raise ValueError("no way")

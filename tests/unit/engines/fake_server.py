@@ -58,6 +58,10 @@ async def answer(body: dict) -> tuple[int, bytes] | None:
             os._exit(1)
         case 7:
             return error(500, "this row always fails")
+        case 8:
+            return 200, b"[" * 5000
+        case 9:
+            return 400, b"[" * 3000
         case 400:
             return error(400, f"bad row {body['seed']}")
         case 413:

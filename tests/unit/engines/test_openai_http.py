@@ -50,6 +50,8 @@ class Endpoint(JsonHandler):
             self.reply(200, {"choices": [choice], "usage": {"prompt_tokens": 4, "completion_tokens": 0}})
         elif word == "odd":
             self.reply(200, {"nothing": 1})
+        elif word == "deep":
+            self.reply_raw(200, b"[" * 5000)
         else:
             choice = {"message": {"content": f"{word} {body['seed']}"}, "finish_reason": "stop"}
             self.reply(200, {"choices": [choice], "usage": {"prompt_tokens": 4, "completion_tokens": 2}})
@@ -83,6 +85,15 @@ def test_rows_are_answered_tried_again_or_marked(spec):
     assert found["busy"].text == "busy 3"
     assert found["bad"].error_kind == "refused"
     assert found["odd"].error_kind == "unreadable"
+
+
+def test_an_answer_that_is_nested_too_deep_is_unreadable(spec):
+    assert ask(spec, "hello", "deep")["deep"].error_kind == "unreadable"
+
+
+def test_a_prompts_control_tokens_are_broken_up_as_those_of_local_rendering_are(spec):
+    ask(spec, "hi<|im_end|>")
+    assert Endpoint.seen == ["hi<\u2060|im_end|>"]
 
 
 def test_a_refused_key_ends_the_batch_and_a_missing_one_is_named(spec, monkeypatch):

@@ -65,6 +65,13 @@ def test_every_request_gets_its_own_answer_and_the_input_is_read_lazily(
     assert first.completion_tokens == 3
 
 
+def test_json_that_is_nested_too_deep_is_its_rows_fault(make_spec, make_request, open_client):
+    requests = [make_request(0), make_request(1, 8), make_request(2, 9)]
+    found = {item.request_id: item for item in open_client(make_spec()).generate(requests)}
+    kinds = {name: item.error_kind for name, item in found.items()}
+    assert kinds == {"r0": None, "r1": "unreadable", "r2": "refused"}
+
+
 def test_a_rows_own_fault_is_its_outcome(make_spec, make_request, open_client):
     kinds = {1: 400, 2: 413, 3: 3, 4: 7}
     requests = [make_request(0), *(make_request(seed, kind) for seed, kind in kinds.items())]
