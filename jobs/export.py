@@ -5,10 +5,10 @@ from pathlib import Path
 from pyspark.sql import functions as F
 
 from jobs.place import Place
-from pipelines.errors import DataError
+from pipelines.errors import DataError, IntegrityError
 from pipelines.models import local_model
 from pipelines.training_jobs import prove_checkpoint
-from training.errors import JobError
+from training.errors import JobError, ProofError
 from training.merge import merge
 
 
@@ -22,6 +22,7 @@ def export_merged(place: Place, checkpoint: str, folder: Path) -> dict[str, str]
 
     Raises:
         DataError: there is no such checkpoint, or several; or the folder holds something.
+        IntegrityError: checkpoint or base are not what they were when it was trained.
     """
     rows = place.lakehouse.read("checkpoints").where(F.col("checkpoint_id").startswith(checkpoint)).collect()
     if len(rows) != 1:
@@ -35,4 +36,6 @@ def export_merged(place: Place, checkpoint: str, folder: Path) -> dict[str, str]
         merge(source, Path(base.path), folder)
     except JobError as error:
         raise DataError(str(error)) from error
+    except ProofError as error:
+        raise IntegrityError(str(error)) from error
     return {"checkpoint": rows[0]["checkpoint_id"], "folder": str(folder)}
