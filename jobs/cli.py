@@ -8,12 +8,15 @@ import argparse
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
 from pipelines.errors import MartError
+from pipelines.shown import printable_lines
 
 log = logging.getLogger("mart")
+_ON_DATABRICKS = "DATABRICKS_RUNTIME_VERSION"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -164,12 +167,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     options = parser().parse_args(argv)
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        datefmt="%H:%M:%S",
-        stream=sys.stderr,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Printable("%(asctime)s %(levelname)s %(name)s: %(message)s", datefmt="%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     for noisy in ("py4j", "httpx", "great_expectations", "numexpr", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
@@ -181,8 +181,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MartError as error:
         if options.verbose:
             log.exception("traceback")
-        print(f"mart: {error}", file=sys.stderr)
-        if "DATABRICKS_RUNTIME_VERSION" in os.environ:
+        print(f"mart: {printable_lines(str(error))}", file=sys.stderr)
+        if _ON_DATABRICKS in os.environ:
             raise  # a wheel task there looks at no exit code: only an exception fails it
         return error.exit_code
     except BrokenPipeError:  # whoever read the output has seen enough
@@ -190,7 +190,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("mart: stopped; the same command goes on from here", file=sys.stderr)
         return 130
+    except Exception:  # nothing that we foresaw; its text may quote what rows hold, too
+        if _ON_DATABRICKS in os.environ:
+            raise
+        print(printable_lines(traceback.format_exc().rstrip("\n")), file=sys.stderr)
+        return 1
     return 0
+
+
+class _Printable(logging.Formatter):
+    """Lines of a log that can't drive a terminal, whatever text they quote."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
 
 
 if __name__ == "__main__":

@@ -6,12 +6,12 @@ from pathlib import Path
 from pyspark.sql import functions as F
 
 from jobs.place import Place
-from pipelines.errors import DataError
+from pipelines.errors import DataError, IntegrityError
 from pipelines.merging import only_one
 from pipelines.models import local_model
 from pipelines.training_jobs import prove_checkpoint
 from schemas.manifests import MERGED_FILE
-from training.errors import JobError
+from training.errors import JobError, ProofError
 from training.merge import merge
 
 _UNFINISHED = "unfinished-export"  # lies in a folder while files are moved there, so that the next try knows it for ours
@@ -27,6 +27,7 @@ def export_merged(place: Place, checkpoint: str, folder: Path) -> dict[str, str]
 
     Raises:
         DataError: there is no such checkpoint, or several; or the folder holds something.
+        IntegrityError: checkpoint or base are not what they were when it was trained.
     """
     rows = place.lakehouse.read("checkpoints").where(F.col("checkpoint_id").startswith(checkpoint)).collect()
     if len(rows) != 1:
@@ -52,6 +53,8 @@ def write_merged(source: Path, base: Path, checkpoint_id: str, folder: Path) -> 
             merge(source, base, work)
         except JobError as error:
             raise DataError(str(error)) from error
+        except ProofError as error:
+            raise IntegrityError(str(error)) from error
         _bring(work, folder)
 
 

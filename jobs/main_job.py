@@ -162,7 +162,7 @@ def resolve_round(history: History, config: RunConfig, round: str) -> int:
     Raises:
         ConfigError: it is neither, or the run has ended its last round.
     """
-    if round.isdigit():
+    if round.isdecimal():
         return int(round)
     if round != "next":
         raise ConfigError(f"--round takes a number or next, got {round!r}")

@@ -1,21 +1,26 @@
-"""Rows for people and programs; model text is escaped, so that it can't drive a terminal."""
+"""Rows for people and programs; model text is escaped where a terminal would read it, so that it can't drive it."""
 
 import csv
 import json
+import math
 import re
+from collections import Counter
+from collections.abc import Sequence
 from typing import IO, Any
 
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException, PySparkException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
+from pyspark.sql import types as T
 from tabulate import tabulate
 
 from pipelines.errors import DataError
 from pipelines.history import no_such_run
 from pipelines.lakehouse import Lakehouse
-from pipelines.lineage import printable
+from pipelines.shown import escaped, printable
 
 _WIDEST = 80
+_NUMBERS = (T.IntegralType, T.FloatType, T.DoubleType)
 _CONDITION = re.compile(r"\[[A-Z][A-Z0-9_.]+\] [^\n]+")
 
 
@@ -24,6 +29,7 @@ def show_query(spark: SparkSession, query: str, format: str, out: IO[str]) -> No
 
     Raises:
         DataError: Spark does not take the query, or it failed while it ran; in Spark's words, without the page of Java below.
+            Or as `show_frame`.
     """
     try:
         show_frame(spark.sql(query), format, out)
@@ -41,25 +47,90 @@ def _said(error: Exception) -> str:
 
 
 def show_frame(frame: DataFrame, format: str, out: IO[str]) -> None:
-    """Print a frame's rows as they stream in: `table` shortens long cells, `json` (a line a row) and `csv` do not."""
+    """Print a frame's rows as they stream in: `table` shortens long cells, `json` (a line a row) and `csv` do not.
+
+    `csv` has texts as they are, and on a terminal as Python writes them in quotes, backslashes doubled. In `json` numbers
+    that are not finite are null.
+
+    Raises:
+        DataError: `json` is to have two columns, or two fields of a struct, of one name.
+    """
     if format == "json":
+        _require_names_of_their_own(frame.schema, "columns")
         for row in frame.toLocalIterator():
-            out.write(json.dumps(row.asDict(recursive=True), default=str) + "\n")
+            out.write(json.dumps(_json(row), default=str) + "\n")
     elif format == "csv":
         writer = csv.writer(out)
-        writer.writerow(frame.columns)
+        shown = _on_a_terminal if out.isatty() else _as_it_is
+        writer.writerow(map(shown, frame.columns))
         for row in frame.toLocalIterator():
-            writer.writerow([_cell(value) for value in row])
+            writer.writerow(map(shown, row))
     else:
-        shown = frame.limit(1001).collect()
-        rows = [[_short(_cell(value)) for value in row] for row in shown[:1000]]
-        out.write(tabulate(rows, headers=frame.columns, disable_numparse=False) + "\n")
-        if len(shown) > 1000:
+        found = frame.limit(1001).collect()
+        out.write(_table(frame.schema, found[:1000]) + "\n")
+        if len(found) > 1000:
             out.write("the first 1000 rows; --format csv or json gives all\n")
 
 
+def _table(schema: T.StructType, rows: Sequence[Row]) -> str:
+    """Numbers are what the schema says is one: a text such as 007 or 1e5 stays what it is."""
+    kinds = [field.dataType for field in schema.fields]
+    texts = [at for at, kind in enumerate(kinds) if not isinstance(kind, _NUMBERS)]
+    return tabulate(
+        [[_short(_cell(value)) for value in row] for row in rows],
+        headers=[printable(name) for name in schema.names],
+        disable_numparse=texts if rows else True,
+        colalign=["right" if isinstance(kind, T.DecimalType) else "global" for kind in kinds],
+    )
+
+
+def _require_names_of_their_own(kind: T.DataType, what: str) -> None:
+    if isinstance(kind, T.StructType):
+        name, times = Counter(kind.names).most_common(1)[0] if kind.names else ("", 0)
+        if times > 1:
+            raise DataError(
+                f"{times} {what} are named {name!r}, of which JSON would keep one: give the {what} different names"
+                + (" with AS" if what == "columns" else "")
+            )
+        for field in kind.fields:
+            _require_names_of_their_own(field.dataType, f"fields of {field.name}")
+    elif isinstance(kind, T.ArrayType):
+        _require_names_of_their_own(kind.elementType, what)
+    elif isinstance(kind, T.MapType):
+        _require_names_of_their_own(kind.keyType, what)
+        _require_names_of_their_own(kind.valueType, what)
+
+
+def _json(value: Any) -> Any:
+    """A value as JSON may have it; what is left is written as text."""
+    if isinstance(value, Row):
+        return dict(zip(value.__fields__, map(_json, value), strict=True))
+    if isinstance(value, dict):
+        return {_json_key(key): _json(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_json(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _json_key(key: Any) -> str:
+    """A key is text: that of its JSON, or its own where it has none, as a date."""
+    return (
+        json.dumps(_json(key), default=str)
+        if isinstance(key, dict | list | tuple | int | float)
+        else str(key)
+    )
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _on_a_terminal(value: Any) -> Any:
+    return value if value is None or isinstance(value, int | float) else escaped(str(value))
+
+
 def _cell(value: Any) -> Any:
-    return printable(value) if isinstance(value, str) else value
+    return value if value is None or isinstance(value, int | float) else printable(str(value))
 
 
 def _short(value: Any) -> Any:

@@ -1,12 +1,14 @@
 """A run's configuration: one YAML file, typed, checked whole when it is loaded."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from pipelines.errors import ConfigError
 from schemas.digests import digest
@@ -16,9 +18,9 @@ ImportKind = Literal["seeds", "benign", "pairs", "labels", "instructions", "suit
 
 
 class Part(BaseModel):
-    """A part of the configuration: unknown keys are errors, values never change."""
+    """A part of the configuration: unknown keys are errors, numbers are finite, values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class ImportConfig(Part):
@@ -130,11 +132,16 @@ _JUDGE_KINDS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
+# Scheme, host and path. Whatever else a URL may have is not told: a user's password or a token may be in it.
+_BASE_URL = re.compile(r"https?://(\[[0-9a-f:.]+\]|[^/?#@:\[\]\\\s]+)(:\d+)?(/[^?#@\\\s]*)?", re.IGNORECASE)
+_USER_INFO = re.compile(r"//[^\s'\"]*@")
+
+
 class EndpointConfig(Part):
     """An OpenAI-compatible endpoint.
 
     Attributes:
-        base_url: up to and without `/chat/completions`.
+        base_url: up to and without `/chat/completions`, and without user, password or query: it is kept with the run.
         model: its name there.
         key_variable: the environment variable with the key, set on every node that asks.
         in_flight: requests at a time, shared by the tasks that ask; each task has one at least.
@@ -156,6 +163,16 @@ class EndpointConfig(Part):
     prompt_price: float = Field(0.0, ge=0)
     completion_price: float = Field(0.0, ge=0)
     budget: float | None = Field(None, gt=0)
+
+    @field_validator("base_url")
+    @classmethod
+    def _holds_no_secret(cls, base_url: str) -> str:
+        if not _BASE_URL.fullmatch(base_url):
+            raise ValueError(
+                "give http:// or https://, a host and a path, and nothing else: no user, password or query. It is kept with "
+                "the run, and the key comes from the environment (key_variable)"
+            )
+        return base_url
 
     @model_validator(mode="after")
     def _a_budget_has_prices(self) -> "EndpointConfig":
@@ -204,7 +221,7 @@ class JudgeConfig(Part):
     name: str = "truth"
     kind: Literal["rule", "rubric", "guard"] = "rule"
     function: str | None = None
-    values: dict[str, float | None] = Field(default_factory=dict)
+    values: dict[str, Annotated[float, Field(ge=0, le=1)] | None] = Field(default_factory=dict)
     rubric: str | None = None
     endpoint: EndpointConfig | None = None
     model: str | None = None
@@ -571,16 +588,51 @@ def read_yaml(path: Path, what: str, remedy: str) -> Any:
     """The content of a YAML file.
 
     Raises:
-        ConfigError: no such file, one that can't be read, or no YAML; says `what` is not there, and the `remedy`.
+        ConfigError: no such file, one that can't be read, no YAML, or a number that is not finite; says `what` is not there,
+            and the `remedy`.
     """
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"no {what} at {path}: {remedy}") from None
     except OSError as error:
         raise ConfigError(f"{path} can't be read ({error.strerror}): {remedy}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is not YAML: {error}; save it as UTF-8") from None
+    try:
+        return _finite(str(path), yaml.safe_load(text))
+    except _NOT_YAML as error:
+        raise ConfigError(f"{path} is not YAML: {_why(error)}") from None
+
+
+# What PyYAML raises: a text that only looks like a date or a number, such as 2026-11-31, is a ValueError.
+_NOT_YAML = (yaml.YAMLError, ValueError, RecursionError)
+
+
+def _why(error: Exception) -> str:
+    told = _without_users(" ".join(str(error).split()))
+    return (
+        told if isinstance(error, yaml.YAMLError | RecursionError) else f"{told}; quote what is meant as text"
+    )
+
+
+def _finite(source: str, value: Any) -> Any:
+    if strange := [f"{source}: {'.'.join(where)} = {number}" for where, number in _not_finite(value, ())]:
+        raise ConfigError("\n".join(f"{what}: give a finite number" for what in strange))
+    return value
+
+
+def _not_finite(value: Any, where: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], float]]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield where, value
+    elif isinstance(value, dict | list):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _not_finite(inner, (*where, str(key)))
+
+
+def _without_users(text: str) -> str:
+    """A text without what stands for a user and a password in its URLs."""
+    return _USER_INFO.sub("//…@", text)
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -615,19 +667,27 @@ def parse_config(raw: Mapping[str, Any], source: str) -> RunConfig:
 
 def _set(raw: dict[str, Any], override: str) -> None:
     key, equals, value = override.partition("=")
+    shown = _without_users(override)
     if not equals or not key:
-        raise ConfigError(f"--set takes key=value, such as attack.prompts=40; got {override!r}")
+        raise ConfigError(f"--set takes key=value, such as attack.prompts=40; got {shown!r}")
     *folders, last = key.split(".")
     place = raw
     for folder in folders:
         inner = place.setdefault(folder, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"--set {override}: {folder} is {inner!r}, it has no settings of its own")
+            raise ConfigError(
+                f"--set {shown}: {folder} is {_without_users(repr(inner))}, it has no settings of its own"
+            )
         place = inner
     try:
         place[last] = yaml.safe_load(value)
+        _finite(f"--set {shown}", {key: place[last]})
     except yaml.YAMLError:
-        raise ConfigError(f"--set {override}: {value!r} is not a YAML value") from None
+        raise ConfigError(f"--set {shown}: {_without_users(repr(value))} is not a YAML value") from None
+    except _NOT_YAML as error:
+        raise ConfigError(
+            f"--set {shown}: {_without_users(repr(value))} is not a YAML value: {_why(error)}"
+        ) from None
 
 
 def _explain(source: str, item: Any) -> str:
@@ -642,7 +702,9 @@ def _explain(source: str, item: Any) -> str:
     # A rule about several settings: its message names them, and its input is all there are.
     if item["type"] == "value_error" and isinstance(item["input"], dict):
         return f"{source}: {told}"
-    return f"{source}: {where} = {item['input']!r}: {told}"
+    if item["loc"][-1] == "base_url":
+        return f"{source}: {where}: {told}"
+    return f"{source}: {where} = {_without_users(repr(item['input']))}: {told}"
 
 
 def _fields_at(loc: tuple[Any, ...]) -> list[str]:

@@ -59,16 +59,41 @@ class RunHeld(MartError):
     exit_code = 6
 
 
-_IN_A_TASK = re.compile(
-    rf"^{re.escape(__name__)}\.(\w+): (.*?)(?=\n\s*\n|\n\tat |\Z)", re.MULTILINE | re.DOTALL
+_TRACEBACK = "Traceback (most recent call last):\n"
+# The frames of a traceback, which are indented, and the exception below them, to the first blank line or line of Java.
+_RAISED = re.compile(
+    rf"{re.escape(_TRACEBACK)}(?:[ \t][^\n]*\n)*([^\s:]+):?(.*?)(?=\n\s*\n|\n\tat |\Z)", re.DOTALL
+)
+_AND_THEN = re.compile(
+    r"\n\n(?:During handling of the above exception, another exception occurred"
+    rf"|The above exception was the direct cause of the following exception):\n\n(?={re.escape(_TRACEBACK)})"
 )
 
 
 def raised_in_task(error: BaseException) -> MartError | None:
-    """The error of ours that a Spark task died of, out of the traceback that Spark hands on as text; None if it is none."""
-    found = _IN_A_TASK.findall(str(error))
-    if not found:
-        return None
-    name, message = found[-1]
-    kind = globals().get(name)
-    return kind(message.strip()) if isinstance(kind, type) and issubclass(kind, MartError) else None
+    """The error of ours that a Spark task died of, out of the traceback that Spark hands on as text; None if it is none.
+
+    Only the exception below a traceback's frames counts, and none that its message quotes.
+    """
+    told = _told_by_python(error)
+    at = told.find(_TRACEBACK)
+    while at >= 0 and (found := _RAISED.match(told, at)):
+        module, _, name = found[1].rpartition(".")
+        kind = globals().get(name) if module == __name__ else None
+        if isinstance(kind, type) and issubclass(kind, MartError):
+            return kind(found[2].strip())
+        then = _AND_THEN.search(told, found.end())
+        at = then.end() if then else -1
+    return None
+
+
+def _told_by_python(error: BaseException) -> str:
+    """What Python said in the task. Where Java's exceptions are at hand, it is looked for there: Java's own quote what rows hold."""
+    java = getattr(error, "java_exception", None) or getattr(error, "_origin", None)
+    if java is None:
+        return str(error)
+    while java is not None:
+        if java.getClass().getName() == "org.apache.spark.api.python.PythonException":
+            return str(java.getMessage())
+        java = java.getCause()
+    return ""

@@ -13,6 +13,7 @@ from pyspark.sql import functions as F
 
 from pipelines.errors import DataError
 from pipelines.lakehouse import Lakehouse
+from pipelines.shown import printable
 
 _IMPORTED = {
     "seed_prompts": "text",
@@ -187,11 +188,6 @@ class SourceClosure:
             )
         lines += [f"further down: {name}, by {', '.join(by)}" for name, by in sorted(self.further.items())]
         return "\n".join(printable(line) for line in lines)
-
-
-def printable(text: str) -> str:
-    """A text whose control, format and other unprintable characters are written out, as \\x1b is."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def closure(lakehouse: Lakehouse, checkpoint_id: str) -> Closure:

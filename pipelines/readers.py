@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from pipelines.errors import DataError
+from pipelines.shown import escaped
 from schemas.digests import file_sha256, root_digest
 
 Row = dict[str, Any]
@@ -70,9 +71,7 @@ def excerpt(value: Any) -> str:
     shown = (
         value[: EXCERPT_CHARACTERS + 1] if isinstance(value, str) else repr(value)[: EXCERPT_CHARACTERS + 1]
     )
-    line = "".join(
-        c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode("ascii") for c in shown
-    )
+    line = escaped(shown)
     return line if len(line) <= EXCERPT_CHARACTERS else line[: EXCERPT_CHARACTERS - 1] + "…"
 
 
@@ -321,6 +320,7 @@ def _open_parquet(path: Path) -> pq.ParquetFile:
         ) from None
     if not file.metadata.num_rows:
         raise DataError(f"{path} is empty: a Parquet file without rows")
+    _require_readable(path, list(file.schema_arrow))
     return file
 
 
@@ -341,7 +341,45 @@ def _parquet(path: Path) -> Iterator[tuple[int, Row | Refusal]]:
                 line += 1
                 try:
                     row = batch.slice(at, 1).to_pylist()[0]
-                except UnicodeDecodeError:
-                    yield line, Refusal(line, None, "a text that is not UTF-8; write the column as UTF-8")
+                except (ValueError, OverflowError):
+                    yield line, _unreadable(line, batch.slice(at, 1))
                 else:
                     yield line, row
+
+
+def _unreadable(line: int, row: pa.RecordBatch) -> Refusal:
+    """The refusal of a row with a value that Python has no form for."""
+    for name, column in zip(row.schema.names, row.columns, strict=True):
+        try:
+            column.to_pylist()
+        except UnicodeDecodeError:
+            return Refusal(line, name, "a text that is not UTF-8; write the column as UTF-8")
+        except OverflowError:
+            return Refusal(
+                line,
+                name,
+                "a date or time out of range (years 1 to 9999); correct it or leave the column out",
+            )
+        except ValueError as error:
+            return Refusal(line, name, f"a value that can't be read ({error}); correct it")
+    raise AssertionError("a row that can't be read has a column that can't")
+
+
+def _require_readable(path: Path, fields: Sequence[pa.Field], column: str | None = None) -> None:
+    names = [field.name for field in fields]
+    for field in fields:
+        where = f"column {excerpt(column or field.name)!r} of {path}"
+        if names.count(field.name) > 1:
+            twice = "is there twice" if column is None else f"has two fields {excerpt(field.name)!r}"
+            raise DataError(f"{where} {twice}; give each a name of its own")
+        kind = field.type
+        if pa.types.is_timestamp(kind):
+            try:
+                pa.scalar(0, kind).as_py()
+            except (KeyError, ValueError) as error:
+                raise DataError(
+                    f"{where} is in the time zone {excerpt(kind.tz)!r}, which is not known here ({type(error).__name__}); "
+                    "write it in UTC, or leave it out"
+                ) from None
+        inner = [kind.field(at) for at in range(kind.num_fields)] if pa.types.is_nested(kind) else []
+        _require_readable(path, inner, column or field.name)

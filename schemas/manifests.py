@@ -101,6 +101,8 @@ class LoopSettings(_Strict):
     float32; the checkpoint's environment records which.
     """
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     learning_rate: float = Field(gt=0, lt=1)
     epochs: int = Field(ge=1)
     batch_size: int = Field(ge=1)

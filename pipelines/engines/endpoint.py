@@ -28,7 +28,7 @@ class Endpoint:
             2, 4 … 60 seconds, or what Retry-After says, up to 10 minutes; one that says more ends the batch.
 
     Raises:
-        ConfigError: the variable is not set.
+        ConfigError: as `key_in`.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -140,10 +140,15 @@ def key_in(variable: str) -> str:
     """The key of an endpoint, out of the environment.
 
     Raises:
-        ConfigError: the variable is not set, or empty.
+        ConfigError: the variable is not set, or empty, or no header can carry what it holds, as with the line end of a file.
     """
     if not (key := os.environ.get(variable)):
         raise ConfigError(f"environment variable {variable} is not set; it holds the endpoint's key")
+    if not all("!" <= char <= "~" for char in key):  # the key itself is told nowhere
+        raise ConfigError(
+            f"environment variable {variable} holds white space (a line end?) or characters that no header can carry; set it "
+            "to the key alone"
+        )
     return key
 
 

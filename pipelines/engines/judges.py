@@ -60,7 +60,7 @@ class _Chat:
         return _Told(Score(item[0], None, error=error[:500]), kind)
 
     def read(self, item: Item, reply: Reply) -> _Told | None:
-        return None if reply.body is None else _Told(self._judge.verdict(item[0], reply.body))
+        return None if reply.body is None else _Told(self._judge.told(item[0], reply.body))
 
 
 class _WritingJudge:
@@ -112,10 +112,14 @@ class _WritingJudge:
             content = answer.json()
         except (ValueError, RecursionError):
             content = answer.text  # no answer at all, which is its row's fault
-        read, written = self._tokens(endpoint, content)
-        return replace(self.verdict(item[0], content), prompt_tokens=read, completion_tokens=written)
+        return self.told(item[0], content)
 
-    def _tokens(self, endpoint: Endpoint, content: Any) -> tuple[int | None, int | None]:
+    def told(self, response_id: str, content: Any) -> Score:
+        """The verdict in an answer, with the tokens that it took."""
+        read, written = self._tokens(content)
+        return replace(self.verdict(response_id, content), prompt_tokens=read, completion_tokens=written)
+
+    def _tokens(self, content: Any) -> tuple[int | None, int | None]:
         """What the answer says that it took."""
         if not isinstance(content, Mapping):
             return None, None
@@ -123,9 +127,9 @@ class _WritingJudge:
             usage = content["usage"]
             return int(usage["prompt_tokens"]), int(usage["completion_tokens"])
         except (KeyError, TypeError, ValueError):
-            if self._spec.options["budget"]:
+            if self._spec.options.get("budget"):  # of an endpoint
                 raise ConfigError(
-                    f"judge {self._spec.name}: {endpoint.base_url} does not say how many tokens an answer took, so no "
+                    f"judge {self._spec.name}: {self._spec.options['base_url']} does not say how many tokens an answer took, so no "
                     "budget can be kept: set its budget to null"
                 ) from None
             return None, None

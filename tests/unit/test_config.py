@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from jobs.flags import config_path
-from pipelines.config import load_config
+from pipelines.config import EndpointConfig, load_config
 from pipelines.errors import ConfigError
 from pipelines.plan import steps_of
 from pipelines.training_jobs import settings_for
@@ -199,3 +199,79 @@ def test_a_rule_about_several_settings_is_told_without_all_of_them() -> None:
     with pytest.raises(ConfigError) as raised:
         load_config(SANDBOX, ["reward_models.helpfulness.base=another"])
     assert "from the same base" in str(raised.value) and "sandbox_labels" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://user:hunter2@host/v1",
+        "https://user:hunter2/x@host/v1",
+        "user:hunter2@host/v1",
+        "https://host/v1?token=hunter2",
+        "https://host/v1#hunter2",
+    ],
+)
+def test_a_url_with_more_than_host_and_path_is_refused_and_not_shown(url: str) -> None:
+    endpoint = f"target.endpoint={{base_url: '{url}', model: m}}"
+    with pytest.raises(ConfigError, match=r"target\.endpoint\.base_url: give http:// or https://") as raised:
+        load_config(SANDBOX, [endpoint, "target.enabled=false"])
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:8000/v1", "https://[::1]:8443", "HTTPS://my-host.example/serving-endpoints/"]
+)
+def test_a_plain_url_of_an_endpoint_is_taken(url: str) -> None:
+    assert EndpointConfig(base_url=url, model="m").base_url == url
+
+
+@pytest.mark.parametrize(
+    "setting", ["target.endpoint=https://user:hunter2@host", "seed.a.b=https://user:hunter2@host"]
+)
+def test_a_password_in_a_url_that_stands_in_the_wrong_place_is_not_shown(setting: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_config(SANDBOX, [setting])
+    assert "hunter2" not in str(raised.value) and "//…@host" in str(raised.value)
+
+
+@pytest.mark.parametrize("value", ["7", "-0.5"])
+def test_a_verdict_has_a_value_from_0_to_1(value: str) -> None:
+    judge = f"judges=[{{name: j, function: 'a:b', values: {{complied: 0, refused: {value}}}}}]"
+    with pytest.raises(ConfigError, match=r"judges\.0\.values\.refused = .* (less|greater) than or equal to"):
+        load_config(SANDBOX, [judge])
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "gates.parameters.max_repeated=.inf",
+        "attack.sampling.temperature=.inf",
+        "engine.options={x: [.nan]}",
+        "target.settings.lora_alpha=.inf",
+    ],
+)
+def test_a_number_that_is_not_finite_is_told_in_one_line(setting: str) -> None:
+    with pytest.raises(ConfigError, match=r"= (inf|nan): give a finite number$") as raised:
+        load_config(SANDBOX, [setting])
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("setting", ["attack.sampling.temperature=inf", "target.settings.lora_alpha=inf"])
+def test_a_number_that_is_not_finite_is_refused_as_a_word_too(setting: str) -> None:
+    with pytest.raises(ConfigError, match="should be a finite number"):
+        load_config(SANDBOX, [setting])
+
+
+@pytest.mark.parametrize("value", ["2026-11-31", "0x_", "[" * 5000])
+def test_a_setting_that_yaml_can_not_make_a_value_of_is_refused(value: str) -> None:
+    with pytest.raises(ConfigError, match="is not a YAML value: "):
+        load_config(SANDBOX, [f"name={value}"])
+
+
+def test_a_file_with_a_date_that_is_none_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "dated.yaml"
+    path.write_text("name: 2026-11-31\n")
+    with pytest.raises(
+        ConfigError, match=r"dated\.yaml is not YAML: day is out of range.*; quote what is meant"
+    ):
+        load_config(path)

@@ -120,6 +120,45 @@ def test_parquet_gives_nested_values_and_numbers_its_rows(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("days", "kind"), [(2**30, pa.date32()), (2**61, pa.timestamp("us")), (2**61, pa.time64("us"))]
+)
+def test_a_parquet_row_with_a_date_that_is_none_is_refused_and_the_rest_is_read(
+    tmp_path: Path, days: int, kind: pa.DataType
+) -> None:
+    integers = pa.int32() if pa.types.is_date32(kind) else pa.int64()
+    odd = pa.array([0, days, 0], integers).view(kind)
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "at": odd}), tmp_path / "rows.parquet")
+    first, (line, second), third = read_rows(tmp_path / "rows.parquet")
+    found = refusal(second)  # type: ignore[arg-type]
+    assert (line, found.line, found.field) == (2, 2, "at")
+    assert "out of range" in found.reason
+    assert [row["text"] for _, row in (first, third) if isinstance(row, dict)] == ["a", "c"]
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_parquet_column_of_an_unknown_time_zone_is_an_error_that_names_it(
+    tmp_path: Path, nested: bool
+) -> None:
+    kind = pa.timestamp("us", "Mars/Base")
+    at = pa.array([[0]], pa.list_(kind)) if nested else pa.array([0], kind)
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"text": ["a"], "at": at}), path)
+    with pytest.raises(DataError, match=r"column 'at' of .*rows\.parquet is in the time zone 'Mars/Base'"):
+        read_rows(path)
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_parquet_file_with_one_name_twice_is_an_error_that_names_it(tmp_path: Path, nested: bool) -> None:
+    ones = [pa.array([1]), pa.array([1])]
+    table = pa.table(ones, names=["a", "a"])
+    if nested:
+        table = pa.table({"b": pa.StructArray.from_arrays(ones, names=["a", "a"])})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    with pytest.raises(DataError, match="give each a name of its own"):
+        read_rows(tmp_path / "rows.parquet")
+
+
+@pytest.mark.parametrize(
     ("name", "content", "found"),
     [
         ("rows.jsonl", b"", "is empty"),

@@ -228,7 +228,7 @@ def test_what_is_judged_reaches_the_rubric_as_data(judge: Judge) -> None:
         ({"kind": "rule"}, "a rule needs function and values"),
         ({"kind": "guard"}, "a guard needs either endpoint or model"),
         (
-            {"kind": "guard", "model": "a", "endpoint": {"base_url": "b", "model": "c"}},
+            {"kind": "guard", "model": "a", "endpoint": {"base_url": "http://b", "model": "c"}},
             "either endpoint or model",
         ),
         ({"kind": "rubric", "rubric": "words"}, "a rubric needs values"),

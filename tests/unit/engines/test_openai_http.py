@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.config import EndpointConfig, TargetEndpointConfig
 from pipelines.engines import endpoint as client
-from pipelines.engines.endpoint import retry_after
+from pipelines.engines.endpoint import key_in, retry_after
 from pipelines.engines.factory import open_generator
 from pipelines.engines.protocol import GenerationRequest, GeneratorSpec
 from pipelines.errors import ConfigError, EngineError
@@ -162,3 +162,11 @@ def test_retry_after_is_a_number_or_a_date():
     assert retry_after("7", 1.0) == 7.0
     assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT", 1.0) == 0.0
     assert retry_after("soon", 1.5) == 1.5
+
+
+@pytest.mark.parametrize("key", ["sk-secret\n", "sk secret", "sk-sécret", "sk-secret\t"])
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(monkeypatch, key):
+    monkeypatch.setenv("TEST_KEY", key)
+    with pytest.raises(ConfigError, match="TEST_KEY holds white space .* set it to the key alone") as raised:
+        key_in("TEST_KEY")
+    assert "cret" not in str(raised.value)

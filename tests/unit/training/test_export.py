@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from jobs import export
-from pipelines.errors import DataError
+from pipelines.errors import DataError, IntegrityError
 from schemas.manifests import MERGED_FILE
+from training.errors import ProofError
 
 FILES = (MERGED_FILE, "model.safetensors", "config.json")
 
@@ -89,3 +90,15 @@ def test_a_folder_that_holds_something_else_is_left_alone(built: list[Path], tmp
     with pytest.raises(DataError, match="is not an empty directory"):
         export.write_merged(Path("a"), Path("base"), "c1", tmp_path)
     assert not built and (tmp_path / "mine.txt").exists()
+
+
+def test_a_base_whose_weights_changed_is_told_as_what_does_not_prove(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def merge(*_: object) -> None:
+        raise ProofError("base has other weights")
+
+    monkeypatch.setenv("MART_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(export, "merge", merge)
+    with pytest.raises(IntegrityError, match="base has other weights"):
+        export.write_merged(tmp_path, tmp_path, "c", tmp_path / "out")
