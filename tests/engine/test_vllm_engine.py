@@ -203,7 +203,7 @@ def test_a_stop_string_ends_the_answer_before_it(engine, reference):
 @pytest.fixture
 def hosted(spec, monkeypatch):
     """The same server as an endpoint that is reached from afar."""
-    monkeypatch.setenv("TEST_KEY", "no one asks for it")
+    monkeypatch.setenv("TEST_KEY", "no-one-asks-for-it")
     with over_tcp(ensure_engine(spec).socket) as base_url:
         yield TargetEndpointConfig(base_url=base_url, model="base", key_variable="TEST_KEY").options_of(1)
 
