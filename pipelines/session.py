@@ -4,6 +4,7 @@ import logging
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,7 +34,7 @@ def spark_session(
     through Maven coordinates.
 
     Args:
-        scratch: folder for Spark's spill files; the system's temporary folder when None.
+        scratch: folder for Spark's spill files and pyspark's own; the system's temporary folder when None.
         master: Spark master of a session of our own.
         java_options: more of them for the driver of a local session.
     """
@@ -64,9 +65,26 @@ def spark_session(
     else:
         # Whatever imports torch makes this folder, by default among temporary files, for workers, engines and trainers to find.
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "torchinductor"))
-        session = _local(builder.master(master), scratch, java_options).getOrCreate()
+        local = _local(builder.master(master), scratch, java_options)
+        with _temporary_files_in(scratch):
+            session = local.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     return session, True
+
+
+@contextmanager
+def _temporary_files_in(folder: Path | None) -> Iterator[None]:
+    """Has Python make its temporary files in a folder, if one is given.
+
+    pyspark's folder with the gateway's secret is among them: a driver that is killed while it starts would leave it.
+    """
+    before = tempfile.tempdir
+    if folder is not None:
+        tempfile.tempdir = str(folder)
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def is_local(session: SparkSession) -> bool:

@@ -33,6 +33,25 @@ except SparkDied as error:
     print(error)
 """
 
+_STARTING = """
+import sys, tempfile
+from pathlib import Path
+from pipelines.session import open_session
+made, mkdtemp, before = [], tempfile.mkdtemp, tempfile.gettempdir()
+tempfile.mkdtemp = lambda *words, **more: made.append(mkdtemp(*words, **more)) or made[-1]
+with open_session(Path(sys.argv[1])):
+    print({str(Path(folder).parent) for folder in made} == {sys.argv[1]}, tempfile.gettempdir() == before)
+"""
+
+
+def test_a_driver_that_is_killed_while_it_starts_leaves_nothing_beside_its_scratch_folder(
+    tmp_path: Path,
+) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", _STARTING, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert ended.stdout.split() == ["True", "True"]
+
 
 def test_a_jvm_that_dies_is_told_with_its_exit_code_and_the_remedy(tmp_path: Path) -> None:
     ended = subprocess.run(
