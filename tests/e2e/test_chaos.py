@@ -11,7 +11,7 @@ import pytest
 from tests.chaos import KINDS, Chaos
 from tests.e2e.small import REAL, SCRIPTED, SMALL, SMALLEST, Mart, tiny_models
 
-pytestmark = [pytest.mark.vllm, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture
