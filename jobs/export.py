@@ -11,7 +11,7 @@ from pipelines.merging import only_one
 from pipelines.models import local_model
 from pipelines.training_jobs import prove_checkpoint
 from schemas.manifests import MERGED_FILE
-from training.errors import JobError, ProofError
+from training.errors import ProofError
 from training.merge import merge
 
 _UNFINISHED = "unfinished-export"  # lies in a folder while files are moved there, so that the next try knows it for ours
@@ -45,14 +45,13 @@ def write_merged(source: Path, base: Path, checkpoint_id: str, folder: Path) -> 
 
     Raises:
         DataError: the folder holds something.
+        IntegrityError: checkpoint or base are not what they were when it was trained.
     """
     if folder.exists() and not _is_free(folder):
         raise DataError(f"{folder} is not an empty directory; choose another")
     with only_one(checkpoint_id) as work:
         try:
             merge(source, base, work)
-        except JobError as error:
-            raise DataError(str(error)) from error
         except ProofError as error:
             raise IntegrityError(str(error)) from error
         _bring(work, folder)

@@ -165,11 +165,11 @@ class Lakehouse:
         self._ready |= {table.name for table in wanted}
 
     def _make_schema(self) -> None:
-        if self.folder is not None:  # the local catalog forgets
-            self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self.namespace} LOCATION {quote(str(self.folder))}")
-        elif not self.spark.catalog.databaseExists(self.namespace):
-            # Unity Catalog wants the privilege to create schemas even where IF NOT EXISTS creates none.
-            self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self.namespace}")
+        # The local catalog forgets. Unity Catalog wants the privilege to create schemas even where IF NOT EXISTS creates none.
+        if self.folder is None and self.spark.catalog.databaseExists(self.namespace):
+            return
+        where = f" LOCATION {quote(str(self.folder))}" if self.folder else ""
+        self.spark.sql(f"CREATE SCHEMA IF NOT EXISTS {self.namespace}{where}")
 
     def ready(self, *tables: str) -> None:
         """`ensure` tables by name that this object was not yet asked for; several at a time take less than one by one.

@@ -42,14 +42,14 @@ def build(inputs: Inputs) -> DataFrame:
     attack = context.config.attack
     written = inputs.this_round("adversarial_prompts").where("step = 'attack'")
     usable = written.where("status = 'ok'").select(F.col("request_id").alias("id"), "text")
+    fault = F.lit(None)
+    if attack.fluency:
+        fault = F.when(cut_short(), "cut_short").otherwise(fluency_fault(F.col("text"), attack))
     verdicts = written.select(
         F.lit(context.run_id).alias("run_id"),
         F.lit(context.round).alias("round"),
         F.col("request_id").alias("prompt_id"),
-        F.when(F.col("status") == "error", "error")
-        .when(F.lit(attack.fluency) & cut_short(), "cut_short")
-        .otherwise(fluency_fault(F.col("text"), attack) if attack.fluency else F.lit(None))
-        .alias("fault"),
+        F.when(F.col("status") == "error", "error").otherwise(fault).alias("fault"),
     )
     # What the adversary happens to share with a held-out prompt must reach no training set; the curate gates prove it.
     held_out = inputs["evaluation_prompts"].select(F.col("text_sha256").alias("id"), "text")
