@@ -15,6 +15,7 @@ from pipelines.errors import ConfigError, EngineError
 
 _LONGEST_PAUSE_SECONDS = 60.0
 _LONGEST_RETRY_AFTER_SECONDS = 600.0
+_QUOTED_CHARS = 400
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -33,7 +34,7 @@ class Endpoint:
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.base_url = str(options["base_url"])
-        key = key_in(str(options["key_variable"]))
+        self._key = key = key_in(str(options["key_variable"]))
         self._in_flight = int(options["in_flight"])
         self._attempts = int(options["attempts"])
         self._given_up = threading.Event()
@@ -82,7 +83,7 @@ class Endpoint:
             try:
                 answer = self._client.post("/chat/completions", json=body)
             except httpx.RequestError as error:
-                problem = f"{type(error).__name__}: {error}"
+                problem = self.quoted(f"{type(error).__name__}: {error}")
                 at_fault = None
                 if isinstance(error, httpx.ReadTimeout | httpx.RemoteProtocolError | httpx.DecodingError):
                     at_fault = httpx.Response(504, text=problem)
@@ -92,7 +93,7 @@ class Endpoint:
                     self._answers += 1
                     return answer
                 at_fault = answer if answer.status_code >= 500 else None
-                problem = said(answer)
+                problem = self.said(answer)
                 if answer.status_code in (401, 403, 404):
                     raise EngineError(f"the endpoint {self.base_url} refuses us: {problem}")
                 if answer.status_code < 500 and answer.status_code not in (408, 409, 429):
@@ -114,6 +115,14 @@ class Endpoint:
     def _wait(self, seconds: float) -> None:
         if self._given_up.wait(seconds):
             raise EngineError(f"the batch at the endpoint {self.base_url} was given up")
+
+    def said(self, answer: httpx.Response) -> str:
+        """An answer's status and the beginning of its body."""
+        return f"HTTP {answer.status_code}: {self.quoted(answer.text)}"
+
+    def quoted(self, text: str) -> str:
+        """The beginning of what the endpoint said, without our key, which a proxy that tells what it was asked repeats."""
+        return text.replace(self._key, "[the key]")[:_QUOTED_CHARS]
 
     def close(self) -> None:
         """Close the connections."""
@@ -150,11 +159,6 @@ def key_in(variable: str) -> str:
             "to the key alone"
         )
     return key
-
-
-def said(answer: httpx.Response) -> str:
-    """An answer's status and the beginning of its body."""
-    return f"HTTP {answer.status_code}: {answer.text[:400]}"
 
 
 def retry_after(header: str, otherwise: float) -> float:

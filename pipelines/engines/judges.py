@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipelines.engines.client import EngineClient
-from pipelines.engines.endpoint import Endpoint, said
+from pipelines.engines.endpoint import Endpoint
 from pipelines.engines.protocol import RowErrorKind, Score, ScorerSpec
 from pipelines.engines.session import Reply
 from pipelines.errors import ConfigError, EngineError
@@ -107,11 +107,11 @@ class _WritingJudge:
     def _judge(self, endpoint: Endpoint, item: Item) -> Score:
         answer = endpoint.post(self.question(self._spec.model, item))
         if answer.status_code != 200:
-            return Score(item[0], None, error=said(answer))
+            return Score(item[0], None, error=endpoint.said(answer))
         try:
             content = answer.json()
         except (ValueError, RecursionError):
-            content = answer.text  # no answer at all, which is its row's fault
+            content = endpoint.quoted(answer.text)  # no answer at all, which is its row's fault
         return self.told(item[0], content)
 
     def told(self, response_id: str, content: Any) -> Score:

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from pipelines.engines.endpoint import Endpoint, said
+from pipelines.engines.endpoint import Endpoint
 from pipelines.engines.outcomes import Refusals, failed, no_likelihood
 from pipelines.engines.protocol import GenerationOutcome, GenerationRequest, GeneratorSpec
 from pipelines.errors import ConfigError
@@ -52,7 +52,7 @@ class OpenAIGenerator:
         seconds = answer.elapsed.total_seconds()
         if answer.status_code == 200:
             return self._read(request, answer, seconds)
-        problem = said(answer)
+        problem = self._endpoint.said(answer)
         if _FILTERED in answer.text:
             return GenerationOutcome(request.request_id, "", _FILTERED, 0, 0, seconds)
         long = answer.status_code == 413 or "context length" in problem
@@ -70,7 +70,7 @@ class OpenAIGenerator:
                 int((usage or {}).get(f"{kind}_tokens") or 0) for kind in ("prompt", "completion")
             )
         except (AttributeError, KeyError, IndexError, TypeError, ValueError, RecursionError):
-            return failed(request, "unreadable", f"not an answer: {answer.text[:400]}", seconds)
+            return failed(request, "unreadable", f"not an answer: {self._endpoint.quoted(answer.text)}", seconds)
         if self._spec.options["budget"] and not usage:
             raise ConfigError(
                 f"the endpoint {self._endpoint.base_url} does not say how many tokens an answer took, so no budget can "

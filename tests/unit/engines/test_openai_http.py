@@ -39,6 +39,8 @@ class Endpoint(JsonHandler):
             self.reply(500, {"error": "it broke"})
         elif word.startswith("bad"):
             self.reply(400, {"error": {"message": "bad row"}, "request_id": uuid.uuid4().hex})
+        elif word == "telling":
+            self.reply(400, {"error": "we were sent", "headers": dict(self.headers)})
         elif word == "filtered-400":
             self.reply(400, {"error": {"code": "content_filter"}})
         elif word == "uncounted":
@@ -94,6 +96,11 @@ def test_an_answer_that_is_nested_too_deep_is_unreadable(spec):
 def test_a_prompts_control_tokens_are_broken_up_as_those_of_local_rendering_are(spec):
     ask(spec, "hi<|im_end|>")
     assert Endpoint.seen == ["hi<\u2060|im_end|>"]
+
+
+def test_the_key_is_not_quoted_from_an_endpoint_that_repeats_what_it_was_sent(spec):
+    error = ask(spec, "hello", "telling")["telling"].error
+    assert "Bearer [the key]" in error and "secret" not in error
 
 
 def test_a_refused_key_ends_the_batch_and_a_missing_one_is_named(spec, monkeypatch):
