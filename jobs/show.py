@@ -29,7 +29,7 @@ def show_query(spark: SparkSession, query: str, format: str, out: IO[str]) -> No
 
     Raises:
         DataError: Spark does not take the query, or it failed while it ran; in Spark's words, without the page of Java below.
-            Or as `show_frame`.
+            A date is beyond the years that Python has. Or as `show_frame`.
     """
     try:
         show_frame(spark.sql(query), format, out)
@@ -37,6 +37,10 @@ def show_query(spark: SparkSession, query: str, format: str, out: IO[str]) -> No
         raise DataError(f"Spark does not take the query: {error.getMessage().strip()}") from None
     except (PySparkException, Py4JJavaError) as error:
         raise DataError(f"the query failed while it ran: {_said(error)}") from None
+    except (ValueError, OverflowError) as error:
+        raise DataError(
+            f"a value of the result can't be shown ({error}); CAST dates and times beyond the years 1 to 9999 AS STRING"
+        ) from None
 
 
 def _said(error: Exception) -> str:

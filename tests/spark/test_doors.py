@@ -196,6 +196,7 @@ def test_status_tells_of_the_run_that_is_asked_for(
     [
         ("SELECT nothing", "Spark does not take the query: .*UNRESOLVED_COLUMN"),
         ("SELECT 1/0", "the query failed while it ran: .DIVIDE_BY_ZERO. .*try_divide"),
+        ("SELECT DATE '+10000-01-01'", "a value of the result can't be shown .*AS STRING"),
         ("SELECT 1/id FROM range(9)", "the query failed while it ran: .DIVIDE_BY_ZERO. .*try_divide"),
     ],
 )
