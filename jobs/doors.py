@@ -10,6 +10,7 @@ from jobs.flags import choices, config_path, fork_point, pairs
 from jobs.place import Place, open_place
 from pipelines.config import ImportConfig, RunConfig, load_config
 from pipelines.errors import ConfigError
+from pipelines.shown import printable
 
 log = logging.getLogger("mart")
 
@@ -157,7 +158,7 @@ def _verify(options: argparse.Namespace) -> None:
         place.lakehouse.ready(*BY_NAME)  # it reads most: several at a time
         findings = verify_run(place.lakehouse, place.artifacts, options.run_id)
     for line in findings.checked:
-        print(line)
+        print(printable(line))
     if findings.differences:
         raise IntegrityError("\n".join(findings.differences))
     print(f"run {options.run_id} holds: {len(findings.checked)} things checked, no difference")

@@ -25,9 +25,11 @@ def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str,
     What an older version of this package left out of the lakehouse is filled in first.
 
     Raises:
-        ConfigError: a gate's suite is not right. Or the run was begun with other settings that affect results; names them. Or the round to fork
-            from is not there, or not whole.
+        ConfigError: the id is blank or can't be shown, or a gate's suite is not right. Or the run was begun with other settings
+            that affect results; names them. Or the round to fork from is not there, or not whole.
     """
+    if not run_id.strip() or not run_id.isprintable():
+        raise ConfigError(f"a run's id is words that can be shown, got {run_id!r}")
     suites_of(config.gates)  # told here, and not by the first step that has a gate
     keep_missing_origins(lakehouse)
     check_keys(lakehouse.spark, [config.target.endpoint, *(judge.endpoint for judge in config.judges)])

@@ -85,6 +85,12 @@ def test_a_run_that_a_scheduler_began_is_refused_to_another_until_it_ends(step: 
     assert step("end", "tuesday")[0] == 0
 
 
+@pytest.mark.parametrize("run_id", ["", " ", "a\x1b[2Jb", "a\nb"])
+def test_a_run_id_that_can_not_be_shown_is_refused(folder: Path, door: Door, run_id: str) -> None:
+    code, said = door("step", "begin", "--run-id", run_id, "--config", str(folder / "run.yaml"))
+    assert code == 2 and f"a run's id is words that can be shown, got {run_id!r}" in said
+
+
 @pytest.mark.usefixtures("begun")
 def test_begin_imports_the_data_once(step: Door) -> None:
     code, said = step("begin", "monday")
