@@ -1,7 +1,7 @@
 """The `mart` command.
 
 Exit codes: 0 success; 2 wrong usage, configuration or data; 3 a gate refused a batch; 4 an engine or a training
-failed; 5 what is stored does not prove; 6 the run is held by another driver; 1 anything else.
+failed; 5 what is stored does not prove; 6 the run is held by another driver; 130 it was stopped; 1 anything else.
 """
 
 import argparse

@@ -11,7 +11,9 @@ import subprocess
 import sys
 
 GB = 1000**3
-DISK_GB = 15
+DISK_GB = 15  # with the environment, of which it is half
+RUN_DISK_GB = 4
+CACHE_DISK_GB = 2
 MEMORY_GB = 8
 JAVA = 17
 MODULE = "jdk.incubator.vector"
@@ -65,11 +67,29 @@ def java_problem(environment: dict) -> str:
     return ""
 
 
-def disk_problem(free: int, folder: str) -> str:
-    """What is wrong with so many free bytes where the environment is to be; empty if nothing is."""
-    if free >= DISK_GB * GB:
+def disk_problem(free: int, folder: str, needed: int, what: str) -> str:
+    """What is wrong with so many free bytes where so many gigabytes are needed; empty if nothing is."""
+    if free >= needed * GB:
         return ""
-    return f"{folder} has {free / GB:.1f} GB free, and the environment, models and tables need {DISK_GB}: free some, or move the checkout"
+    return f"{folder} has {free / GB:.1f} GB free, and {what} need {needed}: free some, or move it"
+
+
+def disk_problems(environment: dict, root: str, installed: bool) -> list:
+    """What is wrong with the disks of the checkout and of the models' cache, which is `MART_CACHE` or below `HOME`."""
+    needed, what = RUN_DISK_GB, "a run's models and tables"
+    if not installed:
+        needed, what = DISK_GB, "the environment, models and tables"
+    found = [disk_problem(shutil.disk_usage(root).free, root, needed, what)]
+    cache = environment.get("MART_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "mart")
+    there = cache
+    while not os.path.isdir(there):
+        there = os.path.dirname(os.path.abspath(there))
+    if os.stat(there).st_dev != os.stat(root).st_dev:
+        free = shutil.disk_usage(there).free
+        found.append(
+            disk_problem(free, cache, CACHE_DISK_GB, "the models that MART_CACHE (~/.cache/mart) keeps")
+        )
+    return found
 
 
 def memory_problem(total: int) -> str:
@@ -109,7 +129,7 @@ def problems(environment: dict, root: str) -> list:
         python_problem(tuple(sys.version_info)),
         venv_problem(installed),
         java_problem(environment),
-        "" if installed else disk_problem(shutil.disk_usage(root).free, root),
+        *disk_problems(environment, root, installed),
         memory_problem(memory_total()),
     ]
     return [problem for problem in found if problem]

@@ -297,7 +297,7 @@ class ContextDistillation(Part):
 
 
 class RejectionSampling(Part):
-    """More samples at several temperatures (paper §2.3), in the rounds named; -1 is the last round."""
+    """One answer at each of several temperatures in place of `samples` (paper §2.3), in the rounds named; -1 is the last."""
 
     rounds: list[int] = Field(default_factory=lambda: [-1])
     temperatures: list[float] = Field(default_factory=lambda: [0.5, 0.8, 1.1])

@@ -1,8 +1,6 @@
 """The judges of a run: where each comes from, what identifies it, and what is known of its errors."""
 
-import inspect
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -11,7 +9,7 @@ from pipelines.artifacts import Artifacts
 from pipelines.config import EngineConfig, JudgeConfig, RunConfig
 from pipelines.engines.homes import CLIENT_OPTIONS
 from pipelines.engines.protocol import GeneratorSpec, ScorerSpec
-from pipelines.functions import import_function
+from pipelines.functions import import_function, source_digests
 from pipelines.models import local_model
 from schemas.digests import digest
 
@@ -73,7 +71,7 @@ def reward_model_spec(
 
 
 def judge_spec(judge: JudgeConfig, tasks: int = 1, place: GeneratorSpec | None = None) -> ScorerSpec:
-    """An evaluation judge; the digest of a rule covers the source of its module.
+    """An evaluation judge; the digest of a rule covers its module and what this imports of its own package.
 
     Args:
         judge: its configuration.
@@ -87,8 +85,7 @@ def judge_spec(judge: JudgeConfig, tasks: int = 1, place: GeneratorSpec | None =
     if judge.kind == "rule":
         assert judge.function is not None  # the configuration's validator has looked
         import_function(judge.function)
-        source = inspect.getsource(sys.modules[judge.function.partition(":")[0]])
-        identity = digest(["rule", judge.function, judge.values, source])
+        identity = digest(["rule", judge.function, judge.values, source_digests(judge.function)])
         return ScorerSpec(
             judge.name, "rule", judge.function, identity, options={"values": dict(judge.values)}
         )

@@ -209,7 +209,7 @@ IMPORT_REFUSALS = Table(
 REQUESTS = Table(
     "requests",
     grain="something that will be asked of a model",
-    owner="attack, respond, evaluate",
+    owner="attack, respond, evaluate_*",
     key=("request_id",),
     columns=(
         Column(
@@ -290,7 +290,7 @@ ADVERSARIAL_PROMPTS = Table(
 RESPONSES = Table(
     "responses",
     grain="an outcome: one sampled answer of a target to a prompt, or the error",
-    owner="respond, evaluate_target",
+    owner="respond, evaluate_target, evaluate_attack, evaluate_reference",
     key=("request_id",),
     columns=(
         Column("request_id", "STRING", "the request; also the response's id"),
@@ -345,13 +345,13 @@ PROMPT_SCREENINGS = Table(
 SCORERS = Table(
     "scorers",
     grain="a judge as a run uses it",
-    owner="register_scorers",
+    owner="the first step of a run that asks it",
     key=("run_id", "scorer_digest", "name"),
     columns=(
         _RUN,
         Column("scorer_digest", "STRING", "digest of kind, weights and parameters"),
         Column("name", "STRING", "safety, helpfulness, or the name of an evaluation judge"),
-        Column("kind", "STRING", "classifier or rule"),
+        Column("kind", "STRING", "classifier, rule, guard or rubric"),
         Column("model", "STRING", "checkpoint id, model source or function"),
         Column(
             "checkpoint_id",
@@ -388,7 +388,12 @@ SCORES = Table(
             "in [0, 1], 1 the safest or most helpful; null where it could not tell",
             nullable=True,
         ),
-        Column("label", "STRING", "a rule's word: complied, refused or neither", nullable=True),
+        Column(
+            "label",
+            "STRING",
+            "the word of a judge that labels: complied, refused, answered or neither",
+            nullable=True,
+        ),
         Column("status", "STRING", "ok or error"),
         Column("error", "STRING", "why there is no verdict", nullable=True),
         Column("prompt_tokens", "BIGINT", "tokens that a judge behind an endpoint read", nullable=True),
@@ -581,7 +586,11 @@ QUALITY_RESULTS = Table(
     columns=(
         _RUN,
         _ROUND,
-        Column("gate", "STRING", "adversarial_prompts, scores, curated_adversary or curated_target"),
+        Column(
+            "gate",
+            "STRING",
+            "adversarial_prompts, scores, or curated_ and a role: adversary, target, safety_rm or helpfulness_rm",
+        ),
         Column("check_name", "STRING", "the check"),
         Column("attempt", "INT", "attempt of the step, from 1"),
         Column("expectation", "STRING", "the expectation's type"),

@@ -70,7 +70,9 @@ class OpenAIGenerator:
                 int((usage or {}).get(f"{kind}_tokens") or 0) for kind in ("prompt", "completion")
             )
         except (AttributeError, KeyError, IndexError, TypeError, ValueError, RecursionError):
-            return failed(request, "unreadable", f"not an answer: {self._endpoint.quoted(answer.text)}", seconds)
+            return failed(
+                request, "unreadable", f"not an answer: {self._endpoint.quoted(answer.text)}", seconds
+            )
         if self._spec.options["budget"] and not usage:
             raise ConfigError(
                 f"the endpoint {self._endpoint.base_url} does not say how many tokens an answer took, so no budget can "

@@ -224,6 +224,12 @@ def test_a_change_is_paired_with_the_warm_start(second_round: Figures) -> None:
     assert second_round["benign_refusal_change", "truth", "all"]["value"] == 1.0
 
 
+def test_a_judge_that_gives_values_has_paired_changes_too(second_round: Figures) -> None:
+    change = second_round["violation_change", "safety", "all"]
+    assert (change["value"], change["n"]) == (-0.75, 4)
+    assert ("benign_refusal_change", "safety", "all") not in second_round
+
+
 def test_each_adversary_is_counted_against_each_target_it_met(second_round: Figures) -> None:
     success = {
         key[2]: row for key, row in second_round.items() if key[:2] == ("adversary_success_rate", "truth")

@@ -1,5 +1,7 @@
 """The configuration says what is wrong with it, and what resuming may change."""
 
+import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from pipelines.plan import steps_of
 from pipelines.training_jobs import settings_for
 
 SANDBOX = config_path("sandbox")
+README = Path(__file__).parents[2] / "README.md"
 
 
 def test_an_unknown_key_is_answered_with_the_nearest_name() -> None:
@@ -18,6 +21,19 @@ def test_an_unknown_key_is_answered_with_the_nearest_name() -> None:
         ConfigError, match=r"attack\.promts is no setting; the nearest valid name is 'prompts'"
     ):
         load_config(SANDBOX, ["attack.promts=3"])
+
+
+def test_the_examples_of_the_readme_are_taken(tmp_path: Path) -> None:
+    indented = re.findall(r"(?:^    .*\n)+", README.read_text(), re.MULTILINE)
+    own, hosted = (
+        next(block for block in map(textwrap.dedent, indented) if block.startswith(key))
+        for key in ("model:", "target:")
+    )
+    path = tmp_path / "my.yaml"
+    path.write_text(own + hosted)
+    config = load_config(path)
+    assert [judge.name for judge in config.judges] == ["guard", "local"]
+    assert config.target.endpoint is not None
 
 
 def test_every_fault_is_told_at_once() -> None:

@@ -89,22 +89,30 @@ def test_something_that_is_no_java_is_told(tmp_path: Path) -> None:
 
 
 def test_little_disk_and_memory_are_told_with_what_is_needed() -> None:
-    assert preflight.disk_problem(15 * 10**9, "/x") == ""
-    assert "14.9 GB" in preflight.disk_problem(14_900_000_000, "/x")
+    assert preflight.disk_problem(15 * 10**9, "/x", 15, "models") == ""
+    assert "14.9 GB free, and models need 15" in preflight.disk_problem(14_900_000_000, "/x", 15, "models")
     assert preflight.memory_problem(8 * 10**9) == "" == preflight.memory_problem(0)
     assert "4.0 GB" in preflight.memory_problem(4 * 10**9)
 
 
-@pytest.mark.parametrize(("installed", "told"), [(False, True), (True, False)])
-def test_disk_counts_only_before_the_environment_is_there(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool, told: bool
+@pytest.mark.parametrize("installed", [False, True])
+def test_a_run_needs_disk_also_where_the_environment_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
 ) -> None:
-    if installed:
-        (tmp_path / ".venv").mkdir()
-        (tmp_path / ".venv" / ".installed-cpu").touch()
-    monkeypatch.setattr(preflight, "DISK_GB", 10**9)
-    environment = {"JAVA_HOME": str(java(tmp_path / "java", 'openjdk version "17.0.15"'))}
-    assert any("GB free" in problem for problem in preflight.problems(environment, str(tmp_path))) is told
+    monkeypatch.setattr(preflight, "RUN_DISK_GB" if installed else "DISK_GB", 10**9)
+    found = preflight.disk_problems({}, str(tmp_path), installed)
+    assert f"need {10**9}" in found[0] and ("environment" in found[0]) is not installed
+
+
+def test_the_disk_of_the_models_cache_is_looked_at_where_it_is_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = Path("/dev/shm")
+    if not other.is_dir() or other.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is one disk")
+    monkeypatch.setattr(preflight, "CACHE_DISK_GB", 10**9)
+    found = preflight.disk_problems({"MART_CACHE": str(other / "none" / "yet")}, str(tmp_path), True)
+    assert any(problem.startswith("/dev/shm/none/yet has ") for problem in found)
 
 
 def test_the_script_prints_one_line_a_problem_and_fails(tmp_path: Path) -> None:
