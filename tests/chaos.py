@@ -10,6 +10,8 @@ Each must be gone once the next driver has lived for an engine's lease and 15 s 
 under way, beside the driver, after every fifth kill, or as often as `--verify-each` says: it takes as long as some kills are
 apart (`verify_seconds` in the report). When a run has ended,
 no process, socket, held lock, temporary folder or piece of shared memory may be left half a minute later.
+A dead worker or engine is replaced while its run goes on, an engine that was killed while it started apart: a driver that
+ends of another cause than a kill of itself, its JVM, a trainer or such an engine is a problem, too.
 Prints a JSON report; the exit code is 1 if anything was wrong.
 """
 
@@ -34,6 +36,7 @@ from tests.leftovers import DRIVER, SHARED, held_locks, processes, suspects, unu
 
 _SUBMIT, _DAEMON, _PRELOAD = "org.apache.spark.deploy", "-m pipelines.worker_daemon", "-m training.preload"
 _WARDEN = "-m pipelines.engines.warden"
+_NOT_STARTED = "mart: the engine did not start"
 Cmdline = Callable[[str, str], bool]
 # Who a process is, by its command line and its parent's: what it starts has its words, too, for a moment.
 TARGETS: dict[str, Cmdline] = {
@@ -73,7 +76,9 @@ class Chaos:
     run: int = 0
     drivers: int = 0
     verifications: list[float] = field(default_factory=list)
+    ends: list[dict[str, Any]] = field(default_factory=list)
     _driver: "subprocess.Popen[bytes] | None" = None
+    _killed: list[str] = field(default_factory=list)
     _began: float = 0.0
     _killed_at: float = 0.0
     _looked: float = 0.0
@@ -101,6 +106,11 @@ class Chaos:
         named = {name: str(place) for name, place in places.items()}
         return self.mart.environment() | named | {DRIVER: str(self.drivers)}
 
+    @property
+    def _log(self) -> Path:
+        """What the driver says."""
+        return self.folder / f"log-{self.drivers}.txt"
+
     def words(self) -> list[str]:
         """The command of the run that is under way."""
         words = self.mart.run_words()
@@ -110,8 +120,8 @@ class Chaos:
     def start(self) -> "subprocess.Popen[bytes]":
         """Start the driver, or start it again."""
         self.drivers += 1
-        log = self.folder / f"log-{self.drivers}.txt"
-        with log.open("ab") as stream:
+        self._killed = []
+        with self._log.open("ab") as stream:
             self._driver = subprocess.Popen(
                 self.words(), env=self.environment, stdout=stream, stderr=stream, start_new_session=True
             )
@@ -139,20 +149,30 @@ class Chaos:
             return False
         self._killed_at = time.monotonic()
         self._unproved += 1
+        self._killed.append(name)
         self.events.append({"target": name, "at": round(self._killed_at, 1), "run": self.run})
         print(f"kill {len(self.events)}: {name}", file=sys.stderr, flush=True)
         return True
 
-    def ended(self, code: int, *, killed: bool) -> None:
+    def _had_to_end(self) -> bool:
+        """Whether what was killed since the driver's start ends it: a worker, or an engine that runs, does not."""
+        if {"driver", "jvm", "trainer"} & set(self._killed):
+            return True
+        said = self._log.read_text(errors="replace")
+        return bool({"server", "core"} & set(self._killed)) and _NOT_STARTED in said
+
+    def ended(self, code: int) -> None:
         """What follows when the driver has ended."""
+        self.ends.append({"run": self.run, "code": code, "killed": self._killed})
         self._orphans |= set((self.folder / "tmp").iterdir())
         if code == 0:
             self.verify()
             self.problems += [f"left behind by run-{self.run}: {item}" for item in self.leftovers()]
             self.run += 1
-        elif not killed:
+        elif not self._had_to_end():
+            killed = ", ".join(self._killed) or "nothing"
             self.problems.append(
-                f"run-{self.run} ended with {code} though nothing was killed: see {self.folder}"
+                f"run-{self.run} ended with {code}, and {killed} was killed: see {self._log}"
             )
 
     def verify(self) -> None:
@@ -203,17 +223,15 @@ class Chaos:
 
     def go(self) -> None:
         """Kill as often as asked, then let the last run end."""
-        driver, killed = self.start(), False
+        driver = self.start()
         try:
             pause = self.source.uniform(*self.pauses)
             while len(self.events) < self.kills and not self.problems:
                 code = self.wait(driver, pause)
                 if code is not None:
-                    self.ended(code, killed=killed)
-                    driver, killed = self.start(), False
-                elif self.kill_one(driver):
-                    killed = True
-                else:
+                    self.ended(code)
+                    driver = self.start()
+                elif not self.kill_one(driver):
                     pause = 0.2
                     continue
                 pause = self.source.uniform(*self.pauses)
@@ -222,10 +240,10 @@ class Chaos:
                     pass
                 if not code or self.problems:
                     break
-                self.ended(code, killed=killed)
-                driver, killed = self.start(), False
+                self.ended(code)
+                driver = self.start()
             if not self.problems:
-                self.ended(driver.wait(), killed=killed)
+                self.ended(driver.wait())
                 if driver.returncode:
                     self.problems.append(f"the last run ended with {driver.returncode}")
         finally:
@@ -270,6 +288,7 @@ def main() -> int:
     report = {
         "kills": {name: sum(event["target"] == name for event in chaos.events) for name in KINDS},
         "runs_ended": chaos.run,
+        "ends": chaos.ends,
         "seconds": round(time.monotonic() - started),
         "verify_seconds": chaos.verifications,
         "problems": chaos.problems,
