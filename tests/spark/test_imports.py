@@ -15,7 +15,7 @@ from pipelines.config import DataConfig, ImportConfig, RunConfig
 from pipelines.errors import ConfigError, DataError
 from pipelines.imports import ImportTotals, check_datasets, import_all, import_source, suite_digest
 from pipelines.lakehouse import Lakehouse
-from pipelines.verify_imports import wrong_imports
+from pipelines.verify_imports import changed_inputs, wrong_imports
 from schemas.digests import text_sha256
 from schemas.tables import (
     EVALUATION_PROMPTS,
@@ -183,6 +183,34 @@ def test_of_a_file_that_is_damaged_further_down_nothing_is_imported(
         assert held(lakehouse, table, "damaged", "dataset") == []
 
 
+def test_what_was_read_and_has_changed_is_named(
+    lakehouse: Lakehouse, bring: Callable[..., ImportTotals]
+) -> None:
+    of, values = "read", {"suite": "s", "split": "dev", "expected": "comply"}
+    bring([{"instruction": "i", "answer": "good"}], of, "instructions")
+    bring([{"text": "x"}], of, "suite", values=values)
+    judge = {"run_id": of, "name": "truth", "kind": "rule", "model": "m", "selects": False}
+    lakehouse.append_rows("scorers", [judge | {"scorer_digest": "d", "heldout_accuracy": 0.5}])
+    read = {table: lakehouse.version(table) for table in ("instructions", "evaluation_prompts", "scorers")}
+    bring([{"text": "y"}], of, "suite", values=values)  # which renews the digest of the suite
+    assert list(changed_inputs(lakehouse, [read], [of])) == []
+    for change in (
+        "instructions SET answer = 'bad' WHERE dataset = 'read'",
+        "evaluation_prompts SET expected = 'refuse' WHERE dataset = 'read' AND text = 'x'",
+        "scorers SET heldout_accuracy = 0.9 WHERE run_id = 'read'",
+    ):
+        table, _, what = change.partition(" ")
+        lakehouse.spark.sql(f"UPDATE {lakehouse.name(table)} {what}")
+    assert list(changed_inputs(lakehouse, [read], [of])) == [
+        f"{table} was changed since it was read (version {read[table]} or before): {key}"
+        for table, key in (
+            ("evaluation_prompts", f"{of}, dev, {text_sha256('x')}"),
+            ("instructions", f"{of}, {text_sha256('i')}"),
+            ("scorers", f"{of}, d, truth"),
+        )
+    ]
+
+
 @pytest.mark.parametrize("kind", ["seeds", "suite"])
 def test_two_drivers_of_the_same_import_write_its_rows_once(
     lakehouse: Lakehouse, bring: Callable[..., ImportTotals], monkeypatch: pytest.MonkeyPatch, kind: str
@@ -217,7 +245,7 @@ def test_one_changed_value_of_imported_data_is_named(
     of = "tampered"
     totals = bring(_SEEDS, of)
     label = {"input": "p", "output": "r", "label": 1, "aspect": "safety"}
-    bring([label, label | {"output": "other"}], of, "labels")
+    labels = bring([label, label | {"output": "other"}], of, "labels")
     suite = {"suite": "benign", "split": "dev", "expected": "comply"}
     bring([{"text": "x"}, {"text": "y"}], of, "suite", values=suite)
     assert list(wrong_imports(lakehouse)) == []
@@ -226,6 +254,7 @@ def test_one_changed_value_of_imported_data_is_named(
         "preferences SET label = 0 WHERE dataset = 'tampered' AND output = 'r'",
         f"evaluation_prompts SET suite_digest = '0' WHERE text_sha256 = '{text_sha256('x')}' AND dataset = 'tampered'",
         "imports SET rows_in = rows_in + 1, rows_new = rows_new + 1 WHERE dataset = 'tampered' AND kind = 'seeds'",
+        "imports SET source_sha256 = '0' WHERE dataset = 'tampered' AND kind = 'labels'",
         "import_refusals SET import_id = '0' WHERE dataset = 'tampered' AND line = 2",
     ):
         table, _, what = change.partition(" ")
@@ -238,6 +267,8 @@ def test_one_changed_value_of_imported_data_is_named(
             f"{examples['r']}",
             f"1 rows of seed_prompts, data set tampered, do not have the digest of their content; the first is "
             f"{text_sha256('a')}",
+            f"import {labels.import_id[:12]} of tampered does not have the id that its source's digest, kind, mapping and data "
+            "set give",
             f"import {totals.import_id[:12]} of tampered refused 2 rows, import_refusals has 1",
             "seed_prompts has 2 rows of data set tampered, its imports wrote 3",
         ]
