@@ -1,9 +1,9 @@
 """`mart data import`: the user's files and tables become seeds, instructions, preferences and evaluation prompts.
 
-Rows are read in batches, checked, and written in one commit a batch; the row in `imports` comes last and says that
-the import is finished. Each commit carries its batch's totals, so an import that was killed goes on where it was and
-ends with the same tables and totals. Keys are told apart on the driver by a set of 16-byte digests (about 100 bytes
-each: 100 MB for a million rows), since a join for every batch would cost more than the batch's commit.
+Rows are read in batches, checked and set aside (`import_staging`); when the source is read to its end, all of them come
+in one commit, so that no reader ever has a part of an import. The commit carries the totals, for the row in `imports`
+that comes last. An import that was killed before that commit begins anew. Keys are told apart on the driver by a set of
+16-byte digests (about 100 bytes each: 100 MB for a million rows), since a join for every batch would take longer.
 """
 
 import difflib
@@ -13,18 +13,20 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pyspark.sql import DataFrame
+from pyspark.sql import Row as SparkRow
 from pyspark.sql import functions as F
 
 from pipelines.config import DataConfig, ImportConfig, RunConfig
 from pipelines.errors import ConfigError, DataError, IntegrityError
 from pipelines.functions import import_function
 from pipelines.import_kinds import KINDS, Field, Kind
+from pipelines.import_staging import Staging, is_begun
 from pipelines.lakehouse import Lakehouse, local_frame, quote, retry_conflicts
 from pipelines.readers import Refusal, Row, Source, excerpt, open_source
 from pipelines.steps.common import union
@@ -34,12 +36,12 @@ from schemas.tables import BY_NAME
 log = logging.getLogger(__name__)
 
 # Raised when a rule changes what an import makes of the same source, so that it is imported anew.
-_RULES = 1
+RULES = 1
 BATCH_ROWS = 20_000
 BATCH_CHARACTERS = 16_000_000
 _SHOWN_VALUES = 10
 _NOTE = re.compile(
-    r"mart import (?P<id>[0-9a-f]{64}) batch (?P<batch>\d+) new (?P<new>\d+) repeated (?P<repeated>\d+)"
+    r"mart import [0-9a-f]{64} new (?P<new>\d+) repeated (?P<repeated>\d+) refused (?P<refused>\d+)"
 )
 
 
@@ -96,7 +98,7 @@ def import_all(lakehouse: Lakehouse, config: DataConfig, prepared: Path) -> list
 
 
 def check_datasets(lakehouse: Lakehouse, config: RunConfig) -> None:
-    """Refuse a configuration that names a data set which was never imported: it would be taken for an empty one.
+    """Refuse a configuration that names a data set which was never imported whole: it would be taken for an empty one.
 
     Raises:
         ConfigError: there is no row of it; names those that are there.
@@ -122,9 +124,11 @@ def check_datasets(lakehouse: Lakehouse, config: RunConfig) -> None:
         known[row["table"]].append(row["dataset"])
     for key, name, table in named:
         if name not in (there := known[table]):
+            begun = is_begun(lakehouse, table, name)
             near = difflib.get_close_matches(name, there, n=1)
             raise ConfigError(
                 f"{key} is {name!r}, of which no row was imported into {table}"
+                + ("; an import of it was begun and has not ended: run it again" if begun else "")
                 + (f"; did you mean {near[0]!r}?" if near else f"; there: {', '.join(there) or 'none yet'}.")
                 + " `mart data import`, or data.imports, brings data in"
             )
@@ -134,26 +138,28 @@ def import_source(lakehouse: Lakehouse, item: ImportConfig) -> ImportTotals:
     """Import a file or table; what was imported before is left as it is and its totals are returned.
 
     Raises:
-        DataError: the source, a field or a constant is not what it must be; nothing was written then.
-        IntegrityError: the totals do not add up.
+        DataError: the source, a field or a constant is not what it must be; nothing was imported then.
+        IntegrityError: the totals do not add up; likewise.
     """
     clock = time.monotonic()
     plan = Plan(item)
     source = open_source(lakehouse.spark, item.path)
     content = source.sha256()
-    import_id = digest([_RULES, content, item.kind, plan.mapping, item.dataset])
-    if (done := _finished(lakehouse, import_id)) is not None:
-        log.info("import %s of %s was finished before", item.dataset, source.name)
-        return done
-    plan.require_columns(source)
-    totals = _write(lakehouse, plan, source, import_id)
-    row = {
-        "import_id": import_id,
+    row: dict[str, Any] = {
         "dataset": item.dataset,
         "kind": item.kind,
         "source": source.name,
         "source_sha256": content,
         "mapping": plan.mapping,
+    }
+    import_id = import_identity(row)
+    if (done := _finished(lakehouse, import_id)) is not None:
+        log.info("import %s of %s was finished before", item.dataset, source.name)
+        return done
+    plan.require_columns(source)
+    totals = _write(lakehouse, plan, source, import_id)
+    row |= {
+        "import_id": import_id,
         "rows_in": totals.rows_in,
         "rows_new": totals.new,
         "rows_repeated": totals.repeated,
@@ -164,6 +170,11 @@ def import_source(lakehouse: Lakehouse, item: ImportConfig) -> ImportTotals:
         log.warning("import %s: %d rows refused; see import_refusals", item.dataset, totals.refused)
     log.info("import %s of %s took %.1f s", item.dataset, source.name, time.monotonic() - clock)
     return totals
+
+
+def import_identity(row: Mapping[str, Any] | SparkRow, rules: int = RULES) -> str:
+    """The id of an import by its row in `imports`, under the rules of then."""
+    return digest([rules, row["source_sha256"], row["kind"], row["mapping"], row["dataset"]])
 
 
 def suite_digest(text_digests: Iterable[str]) -> str:
@@ -349,98 +360,92 @@ def _batches(rows: Iterable[Row | Refusal]) -> Iterator[_Batch]:
 
 
 def _write(lakehouse: Lakehouse, plan: Plan, source: Source, import_id: str) -> ImportTotals:
-    """Write all batches but those that an earlier, killed attempt wrote; the totals are those of all of them."""
+    """Read the source to its end, then commit what it gave, unless an attempt that was killed later has."""
+    table, dataset = plan.kind.table, plan.item.dataset
+    keys = _keys(lakehouse, table, dataset) if lakehouse.version(table) else set()
+    staging = Staging(lakehouse, import_id, dataset)
+    # Asked after the keys: those of another driver's commit would otherwise be taken for repeated rows.
+    if keys and (committed := _committed(lakehouse, table, import_id)):
+        staging.clear(others=True)
+        return committed
+    try:
+        totals = _read(plan, source, keys, staging, import_id)
+        if totals.refused:
+            # They follow from source, mapping and rules, all of which the id covers: a second commit may be skipped.
+            refusals = staging.frame("import_refusals")
+            lakehouse.append("import_refusals", refusals, once=f"{import_id}:refusals")
+        if totals.new:
+            note = f"mart import {import_id} new {totals.new} repeated {totals.repeated} refused {totals.refused}"
+            rows = staging.frame(table)
+            retry_conflicts(f"table {table}", partial(_commit, lakehouse, table, dataset, rows, note))
+    except Exception:
+        staging.clear()
+        raise
+    staging.clear()
+    return totals
+
+
+def _read(plan: Plan, source: Source, keys: set[bytes], staging: Staging, import_id: str) -> ImportTotals:
+    """Stage the rows of a source whose keys are new, which are added to `keys`, and the refusals of others."""
     table = plan.kind.table
-    keys = _keys(lakehouse, table, plan.item.dataset) if lakehouse.version(table) else set()
-    written = _written(lakehouse, table, import_id) if keys else {}
+    # A suite's digest is that of all its prompts, which the commit knows.
+    unknown = {"suite_digest": ""} if table == "evaluation_prompts" else {}
     rows_in = new = repeated = refused = 0
-    for number, batch in enumerate(_batches(plan.read(source))):
+    for batch in _batches(plan.read(source)):
         fresh: list[Row] = []
-        if number in written:
-            counts = written[number]
-        else:
-            for row in batch.rows:
-                if (key := _key(table, row)) not in keys:
-                    keys.add(key)
-                    fresh.append(row)
-            counts = len(fresh), len(batch.rows) - len(fresh)
-        if batch.rows_in != sum(counts) + len(batch.refusals):
-            raise IntegrityError(
-                f"import {import_id}, batch {number}: {batch.rows_in} rows in, but {counts[0]} new, {counts[1]} repeated "
-                f"and {len(batch.refusals)} refused; nothing of the batch was written"
-            )
-        _write_refusals(lakehouse, plan.item.dataset, batch.refusals, import_id, number)
-        if fresh:
-            note = f"mart import {import_id} batch {number} new {counts[0]} repeated {counts[1]}"
-            retry_conflicts(
-                f"table {table}", partial(_commit, lakehouse, table, plan.item.dataset, fresh, note)
-            )
+        for row in batch.rows:
+            if (key := _key(table, row)) not in keys:
+                keys.add(key)
+                fresh.append(row | unknown)
+        refusals = [
+            {"import_id": import_id, "dataset": plan.item.dataset, **asdict(item)} for item in batch.refusals
+        ]
+        staging.add({table: fresh, "import_refusals": refusals})
         rows_in += batch.rows_in
-        new += counts[0]
-        repeated += counts[1]
-        refused += len(batch.refusals)
+        new += len(fresh)
+        repeated += len(batch.rows) - len(fresh)
+        refused += len(refusals)
     if not rows_in:
         seen = "; ".join(
             f"{column} holds {', '.join(map(excerpt, sorted(v)))}" for column, v in plan.where_seen.items()
         )
         raise DataError(f"no row of {source.name} is among those that where takes: {seen}")
+    if rows_in != new + repeated + refused:
+        raise IntegrityError(
+            f"import {import_id}: {rows_in} rows in, but {new} new, {repeated} repeated and {refused} refused; nothing was "
+            "imported"
+        )
     return ImportTotals(rows_in, new, repeated, refused, import_id)
 
 
-def _write_refusals(
-    lakehouse: Lakehouse, dataset: str, refusals: Sequence[Refusal], import_id: str, number: int
-) -> None:
-    # They follow from source, mapping and rules, all of which the id covers: skipping a second commit loses nothing.
-    rows = [
-        {
-            "import_id": import_id,
-            "dataset": dataset,
-            "line": refusal.line,
-            "field": refusal.field,
-            "reason": refusal.reason,
-            "excerpt": refusal.excerpt,
-        }
-        for refusal in refusals
-    ]
-    lakehouse.append_rows("import_refusals", rows, once=f"{import_id}:refusals:{number}")
-
-
-def _commit(lakehouse: Lakehouse, table: str, dataset: str, rows: Sequence[Row], note: str) -> None:
+def _commit(lakehouse: Lakehouse, table: str, dataset: str, rows: DataFrame, note: str) -> None:
     """One commit with a note of its totals; a suite is written anew with the digests that its new rows give it."""
-    if table == "evaluation_prompts":
-        frame, mode = _suites(lakehouse, dataset, rows), "overwrite"
-    else:
-        frame, mode = lakehouse.frame(table, rows), "append"
+    suites = table == "evaluation_prompts"
+    frame = _suites(lakehouse, dataset, rows) if suites else rows
     lakehouse.ready(table)
-    writer = lakehouse.shape(table, frame.coalesce(1)).write.format("delta").mode(mode)
-    if mode == "overwrite":
+    writer = lakehouse.shape(table, frame).write.format("delta").mode("overwrite" if suites else "append")
+    if suites:
         writer = writer.option("replaceWhere", f"`dataset` = {quote(dataset)}")
     writer = writer.option("txnAppId", note.partition(" new ")[0]).option("txnVersion", 1)
     writer.option("userMetadata", note).saveAsTable(lakehouse.name(table))
 
 
-def _suites(lakehouse: Lakehouse, dataset: str, rows: Sequence[Row]) -> DataFrame:
+def _suites(lakehouse: Lakehouse, dataset: str, rows: DataFrame) -> DataFrame:
     """All prompts of a data set, those there and the new ones, with the digests of their suites."""
     there = lakehouse.read("evaluation_prompts").where(F.col("dataset") == dataset)
-    held = list(_tuples(there.select("suite", "split", "text_sha256")))
+    prompts = there.unionByName(rows).drop("suite_digest")
     suites: dict[tuple[str, str], list[str]] = {}
-    for suite, split, text in (*held, *((row["suite"], row["split"], row["text_sha256"]) for row in rows)):
+    for suite, split, text in _tuples(prompts.select("suite", "split", "text_sha256")):
         suites.setdefault((suite, split), []).append(text)
-    digests = {suite: suite_digest(texts) for suite, texts in suites.items()}
-    filled = [{**row, "suite_digest": digests[row["suite"], row["split"]]} for row in rows]
-    frame = lakehouse.frame("evaluation_prompts", filled)
-    if not held:
-        return frame
     known = local_frame(
         lakehouse.spark,
         [
-            {"suite": suite, "split": split, "suite_digest": value}
-            for (suite, split), value in sorted(digests.items())
+            {"suite": suite, "split": split, "suite_digest": suite_digest(texts)}
+            for (suite, split), texts in sorted(suites.items())
         ],
         "suite STRING, split STRING, suite_digest STRING",
     )
-    renewed = there.drop("suite_digest").join(F.broadcast(known), on=["suite", "split"], how="inner")
-    return renewed.unionByName(frame)
+    return prompts.join(F.broadcast(known), on=["suite", "split"], how="inner").coalesce(1)
 
 
 def _key_columns(table: str) -> tuple[str, ...]:
@@ -464,14 +469,15 @@ def _tuples(frame: DataFrame) -> Iterator[tuple[str, ...]]:
         yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
-def _written(lakehouse: Lakehouse, table: str, import_id: str) -> dict[int, tuple[int, int]]:
-    """Batches that an earlier attempt of this import committed, with how many of their rows were new and repeated."""
-    history = lakehouse.spark.sql(f"DESCRIBE HISTORY {lakehouse.name(table)}")
-    notes = history.where(F.col("userMetadata").startswith(f"mart import {import_id} ")).select(
-        "userMetadata"
-    )
-    found = [match for row in notes.collect() if (match := _NOTE.fullmatch(row["userMetadata"]))]
-    return {int(match["batch"]): (int(match["new"]), int(match["repeated"])) for match in found}
+def _committed(lakehouse: Lakehouse, table: str, import_id: str) -> ImportTotals | None:
+    """The totals of an import whose rows are there, and whose row in `imports` may not be."""
+    history = lakehouse.spark.sql(f"DESCRIBE HISTORY {lakehouse.name(table)}").select("userMetadata")
+    noted = history.where(F.col("userMetadata").startswith(f"mart import {import_id} new ")).head()
+    found = _NOTE.fullmatch(noted["userMetadata"]) if noted else None
+    if found is None:
+        return None
+    parts = int(found["new"]), int(found["repeated"]), int(found["refused"])
+    return ImportTotals(sum(parts), *parts, import_id)
 
 
 def _finished(lakehouse: Lakehouse, import_id: str) -> ImportTotals | None:

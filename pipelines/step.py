@@ -82,7 +82,7 @@ class Step:
         name: what schedulers, tables and people call it.
         reads: tables it reads.
         writes: the table it writes.
-        also_writes: tables that it writes besides, which nothing but audits read.
+        also_writes: tables that it writes besides.
         section: the section of the paper (arXiv 2311.07689) that it implements, or what else it is for.
         gates: gates that its batch must pass before it counts as published.
         gpu: whether it needs the device.
@@ -155,6 +155,7 @@ class GenerationStep(Step):
         outcome: (request row, outcome) to the columns of `writes` that the runner can't fill in itself.
     """
 
+    also_writes: tuple[str, ...] = ("requests",)
     role: Role
     plan: Callable[[Inputs], DataFrame]
     outcome: Callable[[Mapping[str, Any], GenerationOutcome], dict[str, Any]]

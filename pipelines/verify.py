@@ -24,13 +24,13 @@ from pipelines.lakehouse import Lakehouse
 from pipelines.plan import ALL
 from pipelines.step import GenerationStep
 from pipelines.verify_checkpoints import NAMED, wrong_checkpoints
-from pipelines.verify_imports import wrong_imports, wrong_text
+from pipelines.verify_imports import changed_inputs, wrong_imports, wrong_text
 from schemas.digests import digest, seed_from
 from schemas.tables import BY_NAME
 
 log = logging.getLogger(__name__)
 
-# A published step: run_id, round, step, attempt, gates, writes (table to version), counts.
+# A published step: run_id, round, step, attempt, gates, reads and writes (table to version), counts.
 Done = Mapping[str, Any]
 
 
@@ -63,11 +63,11 @@ def verify_run(lakehouse: Lakehouse, artifacts: Artifacts, run_id: str) -> Findi
     findings = Findings()
     history = History(lakehouse, run_id)
     steps = _done_steps(lakehouse, history)
-    runs = (
-        lakehouse.read("runs").where(F.col("run_id").isin([part.run_id for part in history.parts])).collect()
-    )
+    ancestry = [part.run_id for part in history.parts]
+    runs = lakehouse.read("runs").where(F.col("run_id").isin(ancestry)).collect()
     findings.check("run", _run_rows(runs))
     findings.check("imports", wrong_imports(lakehouse))
+    findings.check("inputs", changed_inputs(lakehouse, [item["reads"] for item in steps], ancestry))
     findings.check("keys", _repeated_keys(lakehouse))
     findings.check_each("published rows", _unchanged(lakehouse, steps))
     asked = [item for item in steps if isinstance(ALL.get(item["step"]), GenerationStep)]
@@ -90,6 +90,7 @@ def _done_steps(lakehouse: Lakehouse, history: History) -> list[Done]:
             "step": row["step"],
             "attempt": row["attempt"],
             "gates": ALL[row["step"]].gates if row["step"] in ALL else (),
+            "reads": json.loads(row["reads"]),
             "writes": json.loads(row["writes"]),
             "counts": json.loads(row["counts"]),
         }

@@ -1,7 +1,7 @@
-"""`mart verify` of imported data: digests of texts, examples and suites, and the totals of imports."""
+"""`mart verify` of what a run was given: ids, totals and digests of imports, and that nothing it read has changed."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 
 import pandas as pd
@@ -10,9 +10,11 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.functions import pandas_udf
 
 from pipelines.import_kinds import KINDS
-from pipelines.imports import suite_digest
+from pipelines.imports import RULES, import_identity, suite_digest
 from pipelines.lakehouse import Lakehouse
+from pipelines.verify_checkpoints import NAMED
 from schemas.manifests import reward_example_sha256
+from schemas.tables import BY_NAME
 
 # The column that an imported text's digest is of.
 _TEXTS = {"seed_prompts": "text", "instructions": "instruction", "evaluation_prompts": "text"}
@@ -26,7 +28,7 @@ def wrong_text(text: str, sha: str = "text_sha256") -> Column:
 def wrong_imports(lakehouse: Lakehouse) -> Iterator[str]:
     """What of the imported tables does not hold: one query over their rows, whichever run uses them.
 
-    A data set may have more rows than its imports count, of one that goes on or was killed; never fewer.
+    A data set may have more rows than its imports count, of one whose own row is yet to come; never fewer.
     """
     # Read first: an import's own row comes last, so that what it counts is there.
     imports = lakehouse.read("imports").collect()
@@ -45,6 +47,8 @@ def wrong_imports(lakehouse: Lakehouse) -> Iterator[str]:
     for row in imports:
         what = f"import {row['import_id'][:12]} of {row['dataset']}"
         counted[KINDS[row["kind"]].table, row["dataset"]] += row["rows_new"]
+        if row["import_id"] not in {import_identity(row, rules) for rules in range(1, RULES + 1)}:
+            yield f"{what} does not have the id that its source's digest, kind, mapping and data set give"
         parts = row["rows_new"], row["rows_repeated"], row["rows_refused"]
         if row["rows_in"] != sum(parts):
             yield f"{what} read {row['rows_in']} rows, and its new, repeated and refused ones are {sum(parts)}"
@@ -53,6 +57,31 @@ def wrong_imports(lakehouse: Lakehouse) -> Iterator[str]:
     for (table, of), expected in sorted(counted.items()):
         if (have := rows[table, of]) < expected:
             yield f"{table} has {have} rows of data set {of}, its imports wrote {expected}"
+
+
+def changed_inputs(
+    lakehouse: Lakehouse, reads: Sequence[Mapping[str, int]], runs: Sequence[str]
+) -> Iterator[str]:
+    """What steps read and none of them publishes must still be there as at the versions they recorded.
+
+    That is imported data, but for a suite's digest, which a later import renews, and the runs' judges.
+
+    Args:
+        lakehouse: the tables.
+        reads: of each step, table to version.
+        runs: whose steps they are.
+    """
+    for table in sorted({*(kind.table for kind in KINDS.values()), "scorers"}):
+        current = lakehouse.version(table)
+        versions = sorted({read[table] for read in reads if table in read} - {current})
+        if not versions:
+            continue
+        columns = [name for name in BY_NAME[table].stable if name != "suite_digest"]
+        mine = F.col("run_id").isin(list(runs)) if table == "scorers" else F.lit(True)
+        then = [lakehouse.read(table, version).where(mine).select(columns) for version in versions]
+        gone = reduce(DataFrame.unionAll, then).subtract(lakehouse.read(table, current).select(columns))
+        for row in gone.select(*BY_NAME[table].key).limit(NAMED).collect():
+            yield f"{table} was changed since it was read (version {versions[-1]} or before): {', '.join(map(str, row))}"
 
 
 def _groups(lakehouse: Lakehouse) -> DataFrame:

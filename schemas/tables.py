@@ -206,6 +206,23 @@ IMPORT_REFUSALS = Table(
     ),
 )
 
+IMPORT_STAGING = Table(
+    "import_staging",
+    grain="a row of an import of several batches that has not ended; nothing but that import takes it for data",
+    owner="mart data import",
+    key=("import_id", "attempt", "position"),
+    columns=(
+        Column("import_id", "STRING", "the import"),
+        Column("attempt", "STRING", "the process that read it", volatile=True),
+        Column("position", "BIGINT", "place among the rows of the attempt, from 0"),
+        Column("dataset", "STRING", "name given to the data set"),
+        Column("table_name", "STRING", "the table it is meant for"),
+        Column("row", "STRING", "its columns, JSON"),
+        _AT,
+    ),
+    partitioned_by=("import_id",),
+)
+
 REQUESTS = Table(
     "requests",
     grain="something that will be asked of a model",
@@ -658,6 +675,7 @@ TABLES: tuple[Table, ...] = (
     EVALUATION_PROMPTS,
     IMPORTS,
     IMPORT_REFUSALS,
+    IMPORT_STAGING,
     REQUESTS,
     ADVERSARIAL_PROMPTS,
     PROMPT_SCREENINGS,

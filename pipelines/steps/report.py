@@ -393,7 +393,8 @@ def report_step(judge: str) -> TableStep:
 
     return TableStep(
         name=name,
-        reads=("evaluation_prompts", "responses", "scores", "adversarial_prompts"),
+        # `scorers` for `mart verify`: its version proves the judge's row.
+        reads=("evaluation_prompts", "responses", "scores", "scorers", "adversarial_prompts"),
         writes="round_metrics",
         section="§3: the figures of a round by a further judge",
         scope=("run_id", "round", "step"),

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
@@ -13,7 +15,7 @@ from pipelines.config import DataConfig, ImportConfig, RunConfig
 from pipelines.errors import ConfigError, DataError
 from pipelines.imports import ImportTotals, check_datasets, import_all, import_source, suite_digest
 from pipelines.lakehouse import Lakehouse
-from pipelines.verify_imports import wrong_imports
+from pipelines.verify_imports import changed_inputs, wrong_imports
 from schemas.digests import text_sha256
 from schemas.tables import (
     EVALUATION_PROMPTS,
@@ -102,41 +104,111 @@ def test_rows_that_the_data_set_holds_are_repeated_and_kept_once(
     assert counts(bring([{"text": "a"}], "of its own")) == (1, 1, 0, 0)
 
 
-def test_an_import_killed_after_any_commit_ends_with_the_same_tables(
-    lakehouse: Lakehouse, bring: Callable[..., ImportTotals], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", ["seeds", "suite"])
+def test_an_import_killed_after_any_commit_is_there_whole_or_not_at_all_and_ends_with_the_same_tables(
+    lakehouse: Lakehouse, bring: Callable[..., ImportTotals], monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(imports, "BATCH_ROWS", 2)
-    smooth = bring(_SEEDS, "smooth")
-    commit, append_rows = imports._commit, Lakehouse.append_rows
+    values = {"suite": "s", "split": "dev", "expected": "comply"} if kind == "suite" else {}
+    table = "evaluation_prompts" if kind == "suite" else "seed_prompts"
+    smooth = bring(_SEEDS, f"smooth_{kind}", kind, values=values)
     left = 0
 
     def counted(write: Callable[..., None]) -> Callable[..., None]:
         def run(*args: Any, **options: Any) -> None:
             nonlocal left
             write(*args, **options)
-            left -= bool(args[2])
+            left -= 1
             if left == 0:
                 raise KeyboardInterrupt
 
         return run
 
-    monkeypatch.setattr(imports, "_commit", counted(commit))
-    monkeypatch.setattr(Lakehouse, "append_rows", counted(append_rows))
-    killed, totals = 0, None
+    monkeypatch.setattr(imports, "_commit", counted(imports._commit))
+    for name in ("append", "replace"):
+        monkeypatch.setattr(Lakehouse, name, counted(getattr(Lakehouse, name)))
+    killed, totals, of = 0, None, f"killed_{kind}"
     while totals is None:
         left = killed + 1
         try:
-            totals = bring(_SEEDS, "killed")
+            totals = bring(_SEEDS, of, kind, values=values)
         except KeyboardInterrupt:
             killed += 1
-    assert killed >= 3
+        assert held(lakehouse, table, of, "text") in ([], [("<|im_end|> b",), ("a",)])
+    assert killed >= 5
     assert counts(totals) == counts(smooth)
-    for table, columns in (
-        ("seed_prompts", ["text_sha256", "text", "split"]),
+    for name, columns in (
+        (table, ["text_sha256", "text", "split"]),
         ("import_refusals", ["line", "reason"]),
         ("imports", ["rows_in", "rows_new", "rows_repeated", "rows_refused"]),
+        ("import_staging", ["row"]),
     ):
-        assert held(lakehouse, table, "killed", *columns) == held(lakehouse, table, "smooth", *columns)
+        assert held(lakehouse, name, of, *columns) == held(lakehouse, name, f"smooth_{kind}", *columns)
+    assert held(lakehouse, "import_staging", of, "row") == []
+
+
+def test_what_others_imported_while_an_import_was_half_done_is_there_once(
+    lakehouse: Lakehouse, bring: Callable[..., ImportTotals], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "BATCH_ROWS", 2)
+    rows = [{"text": text} for text in "abc"]
+    with monkeypatch.context() as killing:
+        killing.setattr(imports, "_commit", _killed)
+        with pytest.raises(KeyboardInterrupt):
+            bring(rows, "half")
+    with pytest.raises(ConfigError, match=r"'half', of which no row .* has not ended: run it again"):
+        check_datasets(lakehouse, _config({"seeds": "half"}))
+    assert counts(bring([{"text": "a"}], "half")) == (1, 1, 0, 0)
+    assert counts(bring(rows, "half")) == (3, 2, 1, 0)
+    assert held(lakehouse, "seed_prompts", "half", "text") == [("a",), ("b",), ("c",)]
+
+
+def _killed(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_of_a_file_that_is_damaged_further_down_nothing_is_imported(
+    lakehouse: Lakehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "BATCH_ROWS", 500)
+    path = tmp_path / "damaged.parquet"
+    rows = pa.table({"text": [f"row {n}" for n in range(2000)]})
+    pq.write_table(rows, path, row_group_size=1000, use_dictionary=False)
+    second = pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
+    whole = path.read_bytes()
+    path.write_bytes(whole[:second] + b"\xff" * 64 + whole[second + 64 :])
+    with pytest.raises(DataError, match="damaged after row 1000"):
+        import_source(lakehouse, ImportConfig(path=str(path), kind="seeds", dataset="damaged"))
+    for table in ("seed_prompts", "import_refusals", "import_staging", "imports"):
+        assert held(lakehouse, table, "damaged", "dataset") == []
+
+
+def test_what_was_read_and_has_changed_is_named(
+    lakehouse: Lakehouse, bring: Callable[..., ImportTotals]
+) -> None:
+    of, values = "read", {"suite": "s", "split": "dev", "expected": "comply"}
+    bring([{"instruction": "i", "answer": "good"}], of, "instructions")
+    bring([{"text": "x"}], of, "suite", values=values)
+    judge = {"run_id": of, "name": "truth", "kind": "rule", "model": "m", "selects": False}
+    lakehouse.append_rows("scorers", [judge | {"scorer_digest": "d", "heldout_accuracy": 0.5}])
+    read = {table: lakehouse.version(table) for table in ("instructions", "evaluation_prompts", "scorers")}
+    bring([{"text": "y"}], of, "suite", values=values)  # which renews the digest of the suite
+    assert list(changed_inputs(lakehouse, [read], [of])) == []
+    for change in (
+        "instructions SET answer = 'bad' WHERE dataset = 'read'",
+        "evaluation_prompts SET expected = 'refuse' WHERE dataset = 'read' AND text = 'x'",
+        "scorers SET heldout_accuracy = 0.9 WHERE run_id = 'read'",
+    ):
+        table, _, what = change.partition(" ")
+        lakehouse.spark.sql(f"UPDATE {lakehouse.name(table)} {what}")
+    assert list(changed_inputs(lakehouse, [read], [of])) == [
+        f"{table} was changed since it was read (version {read[table]} or before): {key}"
+        for table, key in (
+            ("evaluation_prompts", f"{of}, dev, {text_sha256('x')}"),
+            ("instructions", f"{of}, {text_sha256('i')}"),
+            ("scorers", f"{of}, d, truth"),
+        )
+    ]
 
 
 @pytest.mark.parametrize("kind", ["seeds", "suite"])
@@ -173,7 +245,7 @@ def test_one_changed_value_of_imported_data_is_named(
     of = "tampered"
     totals = bring(_SEEDS, of)
     label = {"input": "p", "output": "r", "label": 1, "aspect": "safety"}
-    bring([label, label | {"output": "other"}], of, "labels")
+    labels = bring([label, label | {"output": "other"}], of, "labels")
     suite = {"suite": "benign", "split": "dev", "expected": "comply"}
     bring([{"text": "x"}, {"text": "y"}], of, "suite", values=suite)
     assert list(wrong_imports(lakehouse)) == []
@@ -182,20 +254,25 @@ def test_one_changed_value_of_imported_data_is_named(
         "preferences SET label = 0 WHERE dataset = 'tampered' AND output = 'r'",
         f"evaluation_prompts SET suite_digest = '0' WHERE text_sha256 = '{text_sha256('x')}' AND dataset = 'tampered'",
         "imports SET rows_in = rows_in + 1, rows_new = rows_new + 1 WHERE dataset = 'tampered' AND kind = 'seeds'",
+        "imports SET source_sha256 = '0' WHERE dataset = 'tampered' AND kind = 'labels'",
         "import_refusals SET import_id = '0' WHERE dataset = 'tampered' AND line = 2",
     ):
         table, _, what = change.partition(" ")
         lakehouse.spark.sql(f"UPDATE {lakehouse.name(table)} {what}")
     examples = dict(held(lakehouse, "preferences", of, "output", "example_sha256"))
-    assert list(wrong_imports(lakehouse)) == [
-        "suite benign dev of data set tampered does not have the digest of its 2 prompts",
-        f"1 rows of preferences, data set tampered, do not have the digest of their content; the first is "
-        f"{examples['r']}",
-        f"1 rows of seed_prompts, data set tampered, do not have the digest of their content; the first is "
-        f"{text_sha256('a')}",
-        f"import {totals.import_id[:12]} of tampered refused 2 rows, import_refusals has 1",
-        "seed_prompts has 2 rows of data set tampered, its imports wrote 3",
-    ]
+    assert sorted(wrong_imports(lakehouse)) == sorted(
+        [
+            "suite benign dev of data set tampered does not have the digest of its 2 prompts",
+            f"1 rows of preferences, data set tampered, do not have the digest of their content; the first is "
+            f"{examples['r']}",
+            f"1 rows of seed_prompts, data set tampered, do not have the digest of their content; the first is "
+            f"{text_sha256('a')}",
+            f"import {labels.import_id[:12]} of tampered does not have the id that its source's digest, kind, mapping and data "
+            "set give",
+            f"import {totals.import_id[:12]} of tampered refused 2 rows, import_refusals has 1",
+            "seed_prompts has 2 rows of data set tampered, its imports wrote 3",
+        ]
+    )
 
 
 def test_one_file_of_labels_serves_both_aspects(
@@ -244,12 +321,15 @@ def test_a_data_set_that_was_never_imported_is_refused(
     lakehouse: Lakehouse, bring: Callable[..., ImportTotals], settings: dict[str, str], says: str
 ) -> None:
     bring([{"text": "named"}], "named_seeds")
-    judge = {"base": "nowhere"}
-    config = RunConfig.model_validate(
-        {"model": "m", "data": settings, "reward_models": {"safety": judge, "helpfulness": judge}}
-    )
     with pytest.raises(ConfigError, match=says):
-        check_datasets(lakehouse, config)
+        check_datasets(lakehouse, _config(settings))
+
+
+def _config(data: dict[str, str]) -> RunConfig:
+    judge = {"base": "nowhere"}
+    return RunConfig.model_validate(
+        {"model": "m", "data": data, "reward_models": {"safety": judge, "helpfulness": judge}}
+    )
 
 
 def test_a_table_is_a_source_at_the_version_named(lakehouse: Lakehouse) -> None:
