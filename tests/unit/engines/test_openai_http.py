@@ -120,8 +120,10 @@ def test_a_limit_is_kept_over_all_requests_of_a_task(spec):
 
 
 def test_an_endpoint_that_refuses_every_request_ends_the_batch(spec):
-    with pytest.raises(EngineError, match="refuses every request: HTTP 400"):
-        ask(spec, *(f"bad{number}" for number in range(30)))
+    with pytest.raises(
+        EngineError, match="refuses every request: none of the first 20 was answered; lastly: HTTP 400"
+    ):
+        ask(spec, *(f"bad {'very ' * number}" for number in range(30)))
 
 
 def test_a_request_that_breaks_the_endpoint_each_time_while_another_is_answered_is_at_fault(spec):
