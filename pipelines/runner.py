@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from itertools import groupby
@@ -208,11 +208,11 @@ class Runner:
                     self._gates.pass_through(gate, inputs, batch, attempt, counts)
         except Exception as error:
             ours = error if isinstance(error, MartError) else raised_in_task(error)
-            if ours is None:
-                raise
             state = "blocked" if isinstance(ours, GateBlocked) else "failed"
-            self._record(event, state, versions, {}, counts, str(ours))
-            if ours is error:
+            why = f"{type(error).__name__}: {error}" if ours is None else str(ours)
+            with suppress(Exception) if ours is None else nullcontext():  # Spark itself may have died
+                self._record(event, state, versions, {}, counts, why)
+            if ours is None or ours is error:
                 raise
             raise ours from error
         written = () if batch is None else (step.writes, *step.also_writes)

@@ -90,7 +90,7 @@ class EngineClient(Generic[Request, Outcome]):
         """Yield one outcome a request as they finish; `requests` is read only as fast as answers return.
 
         Raises:
-            EngineError: the engine can't be kept alive, or refuses everything in the same words.
+            EngineError: the engine can't be kept alive, or refuses everything.
         """
         if self._closed:
             raise EngineError("this client of an engine is closed; open another")

@@ -16,6 +16,8 @@ from pipelines.errors import ConfigError, EngineError
 _LONGEST_PAUSE_SECONDS = 60.0
 _LONGEST_RETRY_AFTER_SECONDS = 600.0
 _QUOTED_CHARS = 400
+# Asked in a request's place, to learn whether it was its words that were forbidden.
+_HARMLESS = {"messages": [{"role": "user", "content": "Hello."}], "max_tokens": 1}
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -69,11 +71,27 @@ class Endpoint:
         """The answer to a request: of status 200, or of a status that says that the request itself is at fault.
 
         A request that fails every time, though others are answered after it began to fail, is at fault, too: its last answer of
-        a status from 500 on is returned, or 504 where there was none in time.
+        a status from 500 on is returned, or 504 where there was none in time. A 403 is for what the request says (a filter, a
+        firewall) or for who asks (a key that has lapsed): it is returned where the same request is answered with harmless words.
+        An error in the body of a 200 counts as the status that it names, else as 500.
 
         Raises:
-            EngineError: the key is refused, the endpoint stays away after all attempts, or says that it will for long.
+            EngineError: the key is refused, its credit is spent, the endpoint stays away after all attempts, or says that it
+                will for long.
         """
+        answer = self._tried(body)
+        if answer.status_code == 402:
+            raise EngineError(
+                f"the credit at the endpoint {self.base_url} is spent; top it up, and the same command goes on from here: "
+                f"{self.said(answer)}"
+            )
+        forbidden = answer.status_code == 403 and self._tried({**body, **_HARMLESS}).status_code != 200
+        if forbidden or answer.status_code in (401, 404):
+            raise EngineError(f"the endpoint {self.base_url} refuses us: {self.said(answer)}")
+        return answer
+
+    def _tried(self, body: Mapping[str, Any]) -> httpx.Response:
+        """As `post`, with an answer of any status that another try does not change."""
         problem = ""
         at_fault: httpx.Response | None = None
         answered_before = 0
@@ -81,7 +99,7 @@ class Endpoint:
             pause = min(2.0**attempt, _LONGEST_PAUSE_SECONDS)
             self._wait(self._pace.seconds_to_wait())
             try:
-                answer = self._client.post("/chat/completions", json=body)
+                answer = _of_its_error(self._client.post("/chat/completions", json=body))
             except httpx.RequestError as error:
                 problem = self.quoted(f"{type(error).__name__}: {error}")
                 at_fault = None
@@ -94,8 +112,6 @@ class Endpoint:
                     return answer
                 at_fault = answer if answer.status_code >= 500 else None
                 problem = self.said(answer)
-                if answer.status_code in (401, 403, 404):
-                    raise EngineError(f"the endpoint {self.base_url} refuses us: {problem}")
                 if answer.status_code < 500 and answer.status_code not in (408, 409, 429):
                     return answer
                 pause = retry_after(answer.headers.get("retry-after", ""), pause)
@@ -143,6 +159,20 @@ class _Pace:
             turn = max(self._next, time.monotonic())
             self._next = turn + self._gap
         return max(0.0, turn - time.monotonic())
+
+
+def _of_its_error(answer: httpx.Response) -> httpx.Response:
+    """An answer, which has its error's status (500 where that names none) if its body is an error though it came as a 200."""
+    if answer.status_code != 200:
+        return answer
+    try:
+        content = answer.json()
+    except (ValueError, RecursionError):
+        return answer
+    if isinstance(content, dict) and (error := content.get("error")) and not content.get("choices"):
+        code = error.get("code") if isinstance(error, dict) else None
+        answer.status_code = code if isinstance(code, int) and 400 <= code < 600 else 500
+    return answer
 
 
 def key_in(variable: str) -> str:

@@ -22,8 +22,8 @@ _FILTERED = "content_filter"
 class OpenAIGenerator:
     """A `Generator` over an endpoint. The spec's options are those of `Endpoint`, `send_seed` and `budget`.
 
-    What a filter of the endpoint holds back is an answer without words and not an error: it counts as *neither*, and stays
-    in the rates.
+    What a filter of the endpoint holds back, before it or the model, is an answer without words and not an error: it counts as
+    *neither*, and stays in the rates.
 
     Raises:
         ConfigError: the variable of the key is not set.
@@ -37,7 +37,7 @@ class OpenAIGenerator:
         """Yield one outcome a request as they finish.
 
         Raises:
-            EngineError: the key is refused, the first requests all are, or the endpoint stays away after all attempts.
+            EngineError: as `Endpoint.post`, or the first requests are all refused.
             ConfigError: there is a budget, and the endpoint tells no tokens.
         """
         refusals = Refusals(f"the endpoint {self._endpoint.base_url}")
@@ -53,7 +53,7 @@ class OpenAIGenerator:
         if answer.status_code == 200:
             return self._read(request, answer, seconds)
         problem = self._endpoint.said(answer)
-        if _FILTERED in answer.text:
+        if answer.status_code == 403 or _FILTERED in answer.text:
             return GenerationOutcome(request.request_id, "", _FILTERED, 0, 0, seconds)
         long = answer.status_code == 413 or "context length" in problem
         return failed(request, "too_long" if long else "refused", problem, seconds)

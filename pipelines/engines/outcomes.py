@@ -1,6 +1,5 @@
 """Outcomes that every engine words alike."""
 
-import re
 from typing import Protocol
 
 from pipelines.engines.protocol import GenerationOutcome, GenerationRequest, RowErrorKind
@@ -34,10 +33,10 @@ def failed(
 
 
 class Refusals:
-    """Ends a batch that is answered with nothing but the same refusal, or nothing that can be read: no row's fault.
+    """Ends a batch whose first requests are refused, or answered with nothing that can be read, each of them: no row's fault.
 
     A row that is too long, or was set apart, says nothing of the others: it neither counts nor ends the watch, which the
-    first answer does.
+    first answer does. What a filter holds back is an answer.
 
     Args:
         who: what refuses, in the error's words.
@@ -47,7 +46,8 @@ class Refusals:
 
     def __init__(self, who: str) -> None:
         self._who = who
-        self._seen: list[str] | None = []
+        self._refused = 0
+        self._answered = False
 
     def count(self, outcome: Fallible) -> None:
         """Look at the next outcome of a request that was sent.
@@ -55,18 +55,14 @@ class Refusals:
         Raises:
             EngineError: it is one too many.
         """
-        if self._seen is None or outcome.error_kind in ("too_long", "took_engine_down"):
+        if outcome.error_kind in ("too_long", "took_engine_down"):
             return
-        if outcome.error_kind is None:
-            self._seen = None
-            return
-        # What can't be read is as good as one word; of a refusal, numbers and ids may differ.
-        unreadable = outcome.error_kind == "unreadable"
-        self._seen.append("unreadable" if unreadable else re.sub(r"\w*\d\w*", "#", outcome.error or ""))
-        if len(set(self._seen)) > 1:
-            self._seen = None
-        elif len(self._seen) >= self._FIRST:
-            raise EngineError(f"{self._who} refuses every request: {outcome.error}")
+        self._answered = self._answered or outcome.error_kind is None
+        self._refused += 1
+        if self._refused >= self._FIRST and not self._answered:
+            raise EngineError(
+                f"{self._who} refuses every request: none of the first {self._FIRST} was answered; lastly: {outcome.error}"
+            )
 
 
 def scored(request: GenerationRequest, logprob: float, seconds: float) -> GenerationOutcome:

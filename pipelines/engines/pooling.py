@@ -63,7 +63,7 @@ class PooledClassifierScorer:
         """Yield one score for each (response id, prompt, response), as they finish.
 
         Raises:
-            EngineError: the engine can't be kept alive, or refuses everything in the same words.
+            EngineError: the engine can't be kept alive, or refuses everything.
         """
         for verdict in self._client.ask(map(self._encoded, items)):
             value = None if verdict.logit is None else _sigmoid(verdict.logit)

@@ -5,6 +5,7 @@ row's draws follow from its seed and not from its batch mates.
 """
 
 import itertools
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -13,12 +14,13 @@ import torch
 
 from pipelines.engines.adapters import PROBE, prove_change
 from pipelines.engines.launch import empty_gpu, has_gpu
-from pipelines.engines.outcomes import scored, too_long
+from pipelines.engines.outcomes import failed, scored, too_long
 from pipelines.engines.protocol import Adapter, GenerationOutcome, GenerationRequest, GeneratorSpec
 from pipelines.errors import ConfigError
 
 # Tokens of the prompt that the first token of an answer is decoded after.
 _CONTEXT_TOKENS = 6
+_NOT_FINITE = "the model's scores are not finite: they overflow in float16, and not in bfloat16 or float32 (engine.dtype)"
 
 
 class TransformersGenerator:
@@ -104,7 +106,12 @@ class TransformersGenerator:
         rows = self._sample(asked) if asked else []
         seconds = time.monotonic() - began
         return [
-            *(scored(request, score, seconds) for request, score in zip(given, scores, strict=True)),
+            *(
+                scored(request, score, seconds)
+                if math.isfinite(score)
+                else failed(request, "unreadable", _NOT_FINITE, seconds)
+                for request, score in zip(given, scores, strict=True)
+            ),
             *(row.outcome(self._tokenizer, seconds) for row in rows),
         ]
 
@@ -162,8 +169,14 @@ class _Row:
         self.reason: str | None = None
 
     def take(self, scores: torch.Tensor, tokenizer: Any) -> None:
-        """Choose the next token from its scores (a vector over the vocabulary), unless the row has ended."""
+        """Choose the next token from its scores (a vector over the vocabulary), unless the row has ended.
+
+        Scores that give no chances end it: a NaN, an infinity, or minus infinity for every token.
+        """
         if self.reason:
+            return
+        if not scores.logsumexp(-1).isfinite():
+            self.reason = _NOT_FINITE
             return
         self.last = choose(scores, self._request.temperature, self._request.top_p, self._random)
         self._tokens.append(self.last)
@@ -188,10 +201,12 @@ class _Row:
 
     def outcome(self, tokenizer: Any, seconds: float) -> GenerationOutcome:
         """The finished row."""
+        request = self._request
+        if self.reason == _NOT_FINITE:
+            return failed(request, "unreadable", _NOT_FINITE, seconds)
         text = self._text
         if text is None:
             text = self._decoded(tokenizer)
-        request = self._request
         count = len(self._tokens)
         return GenerationOutcome(
             request.request_id, text, self.reason, len(request.token_ids), count, seconds

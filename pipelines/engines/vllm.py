@@ -43,7 +43,7 @@ class VllmGenerator:
         """Yield one outcome a request as they finish; `requests` is read only as fast as answers return.
 
         Raises:
-            EngineError: the engine can't be kept alive, or refuses everything in the same words.
+            EngineError: the engine can't be kept alive, or refuses everything.
             ConfigError: a request names an adapter that this generator was not opened with.
         """
         yield from self._client.ask(self._checked(requests))

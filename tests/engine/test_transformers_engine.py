@@ -66,6 +66,24 @@ def test_an_adapter_that_matches_nothing_in_the_model_is_an_error(tiny_model, ad
         TransformersGenerator(spec, [adapters[0], Adapter("misfit", str(path))])
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_scores_that_are_not_finite_are_their_rows_fault_and_change_no_other_answer(tiny_model, temperature):
+    engine = TransformersGenerator(GeneratorSpec("transformers", str(tiny_model), "tiny", "float32", 192))
+    mates = requests(5, temperature=temperature)
+    wanted = answers(engine, mates)
+    seen = {token for item in mates for token in item.token_ids}
+    said = {word for text in wanted.values() for word in text.split()}
+    other = next(token for token in range(3, 300) if token not in seen and f"w{token}" not in said)
+    with torch.no_grad():
+        engine._model.get_input_embeddings().weight[other] = float("inf")
+    broken = replace(mates[0], request_id="broken", token_ids=(5, other, 9))
+    given = replace(broken, request_id="given", scored_tokens=1, max_tokens=0)
+    found = {item.request_id: item for item in engine.generate([broken, *mates, given])}
+    for outcome in (found.pop("broken"), found.pop("given")):
+        assert outcome.error_kind == "unreadable" and "not finite" in outcome.error
+    assert {name: item.text for name, item in found.items()} == wanted
+
+
 def test_what_does_not_fit_is_an_outcome(engine):
     long = GenerationRequest("long", tuple(range(3, 190)), None, 0.0, 1.0, 20, 1)
     (outcome,) = engine.generate([long])

@@ -161,6 +161,20 @@ def test_an_error_in_a_task_reaches_the_user_as_its_sentence(runner: RunnerOf) -
     assert [row["error"] for row in failed] == [str(raised.value)]
 
 
+def test_a_step_that_dies_of_an_error_that_is_not_ours_is_on_record(
+    runner: RunnerOf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise RuntimeError("no such number")
+
+    dying = runner()
+    monkeypatch.setattr(dying, "_execute", die)
+    with pytest.raises(RuntimeError, match="no such number"):
+        dying.run_step(EVALUATE_TARGET, 0)
+    steps = [(row["state"], row["error"]) for row in dying.lakehouse.read("steps").collect()]
+    assert steps == [("failed", "RuntimeError: no such number")]
+
+
 def test_a_key_that_is_not_there_is_missed_before_anything_begins(runner: RunnerOf) -> None:
     with pytest.raises(ConfigError, match="environment variable NO_SUCH_KEY is not set"):
         runner(key_variable="NO_SUCH_KEY")

@@ -38,9 +38,12 @@ class Endpoint(JsonHandler):
             self.reply_raw(200, self.raw)
             return
         content = body["messages"][-1]["content"]
+        if content == "Hello.":
+            self.reply(200, {"choices": [{}]})
+            return
         choice = self.answers[json.loads(content)["response"] if "response_format" in body else content]
-        if choice is None:
-            self.reply(400, {"error": "bad row"})
+        if choice is None or isinstance(choice, int):
+            self.reply(choice or 400, {"error": "bad row"})
         else:
             self.reply(200, {"choices": [choice], **self.usage})
 
@@ -183,6 +186,12 @@ def test_no_budget_can_be_kept_for_an_endpoint_that_tells_no_tokens(judge: Judge
 def test_an_endpoint_that_fails_every_row_ends_the_step_with_its_words(judge: Judge) -> None:
     with pytest.raises(EngineError, match="judge j: each of the first 20 rows failed; lastly: HTTP 400"):
         judge({f"row {at}": None for at in range(40)}, kind="guard")
+
+
+def test_a_response_that_an_endpoint_forbids_is_an_error_of_its_row(judge: Judge) -> None:
+    found = judge({"flagged": 403, "x": _tokens({"safe": 1.0})}, kind="guard")
+    assert found["x"].value == 1.0
+    assert found["flagged"].value is None and (found["flagged"].error or "").startswith("HTTP 403")
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,14 @@ class Endpoint(JsonHandler):
         elif word.startswith("broken"):
             self.reply(500, {"error": "it broke"})
         elif word.startswith("bad"):
-            self.reply(400, {"error": {"message": "bad row"}, "request_id": uuid.uuid4().hex})
+            self.reply(400, {"error": {"message": "bad row"}, "request_id": uuid.uuid4().hex, "input": word})
+        elif word.startswith("flagged") or "lapsed" in self.seen:
+            self.reply(403, {"error": {"code": 403, "message": "forbidden"}})
+        elif word == "unpaid":
+            self.reply(402, {"error": {"code": 402, "message": "insufficient credits"}})
+        elif word.startswith("wrapped") and self.seen.count(word) == 1:
+            code = {"code": int(word[7:])} if word[7:] else {}
+            self.reply(200, {"error": {"message": "it broke", **code}}, {"Retry-After": "0"})
         elif word == "telling":
             self.reply(400, {"error": "we were sent", "headers": dict(self.headers)})
         elif word == "filtered-400":
@@ -112,6 +119,32 @@ def test_a_refused_key_ends_the_batch_and_a_missing_one_is_named(spec, monkeypat
         open_generator(spec)
 
 
+def test_a_prompt_that_is_forbidden_is_held_back_where_harmless_words_are_answered(spec):
+    found = ask(spec, *(f"flagged-{number}" for number in range(30)), "hello")
+    assert found.pop("hello").text == "hello 3"
+    assert {(item.text, item.finish_reason, item.error_kind) for item in found.values()} == {
+        ("", "content_filter", None)
+    }
+
+
+def test_a_key_that_lapses_ends_the_batch_though_it_is_told_by_a_403(spec):
+    with pytest.raises(EngineError, match="refuses us: HTTP 403"):
+        ask(spec, "hello", "lapsed")
+    assert "Hello." in Endpoint.seen, "harmless words were tried"
+
+
+def test_spent_credit_ends_the_batch(spec):
+    with pytest.raises(EngineError, match=r"is spent; top it up, .*: HTTP 402: .*insufficient credits"):
+        ask(spec, "hello", "unpaid")
+
+
+def test_an_error_in_the_body_of_a_200_counts_as_the_status_that_it_names(spec):
+    found = ask(spec, "wrapped429", "wrapped", "wrapped400")
+    assert (found["wrapped429"].text, found["wrapped"].text) == ("wrapped429 3", "wrapped 3"), "tried again"
+    assert found["wrapped400"].error_kind == "refused"
+    assert found["wrapped400"].error.startswith("HTTP 400: ")
+
+
 def test_a_limit_is_kept_over_all_requests_of_a_task(spec):
     slow = replace(spec, options={**spec.options, "requests_per_minute": 600.0})
     began = time.monotonic()
@@ -120,8 +153,10 @@ def test_a_limit_is_kept_over_all_requests_of_a_task(spec):
 
 
 def test_an_endpoint_that_refuses_every_request_ends_the_batch(spec):
-    with pytest.raises(EngineError, match="refuses every request: HTTP 400"):
-        ask(spec, *(f"bad{number}" for number in range(30)))
+    with pytest.raises(
+        EngineError, match="refuses every request: none of the first 20 was answered; lastly: HTTP 400"
+    ):
+        ask(spec, *(f"bad {'very ' * number}" for number in range(30)))
 
 
 def test_a_request_that_breaks_the_endpoint_each_time_while_another_is_answered_is_at_fault(spec):

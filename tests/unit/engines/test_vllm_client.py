@@ -166,13 +166,15 @@ def test_a_hanging_engine_is_replaced(make_spec, make_request, open_client, tmp_
     assert len(lines(tmp_path, "starts")) == 2
 
 
-@pytest.mark.parametrize(("kind", "words"), [(400, "bad row"), (3, "not an answer")])
+@pytest.mark.parametrize(
+    ("kinds", "words"), [((400,), "bad row 19"), ((3,), "not an answer"), ((400, 3), "not an answer")]
+)
 def test_a_server_that_refuses_everything_is_the_engines_fault(
-    make_spec, make_request, open_client, kind, words
+    make_spec, make_request, open_client, kinds, words
 ):
     too_long = [make_request(100, max_tokens=600), make_request(101, 413)]
-    requests = [*too_long, *(make_request(seed, kind) for seed in range(40))]
-    with pytest.raises(EngineError, match=f"refuses every request: {words}"):
+    requests = [*too_long, *(make_request(seed, kinds[seed % len(kinds)]) for seed in range(40))]
+    with pytest.raises(EngineError, match=f"none of the first 20 was answered; lastly: {words}"):
         list(open_client(make_spec(), in_flight=1).generate(requests))
 
 
