@@ -58,7 +58,8 @@ class GateKeeper:
             overridden = self._overrides(gate, round)
             refused = [result for result in refused if result.check_name not in overridden]
         if refused:
-            raise GateBlocked(f"run {self._run_id} round {round}: {sentence(gate, refused)}")
+            told = sentence(gate, refused, self._run_id, round)
+            raise GateBlocked(f"run {self._run_id} round {round}: {told}")
 
     def _record(
         self, gate: str, suite_digest: str, round: int, attempt: int, results: list[CheckResult]

@@ -1,11 +1,13 @@
 """Suites are data: what is wrong in them is said before a run starts, with the nearest name that is right."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jobs.cli import parser
 from pipelines.errors import ConfigError
 from pipelines.gates import COLUMNS, CheckResult, Suite, load_suites, sentence
 from pipelines.gates.records import wrong_results
@@ -170,10 +172,23 @@ def _result(name: str, wanted: str, observed: str) -> CheckResult:
     ],
 )
 def test_sentence_tells_value_seen_and_value_wanted(wanted: str, observed: str, words: str) -> None:
-    told = sentence("scores", [_result("first", wanted, observed), _result("second", "{}", "{}")])
+    told = sentence("scores", [_result("first", wanted, observed), _result("second", "{}", "{}")], "r", 1)
     assert words in told
     assert told.startswith("Gate scores refused 24 rows: check first saw")
     assert "(second failed too); remedy: do this; the ways out" in told
+
+
+@pytest.mark.parametrize(("round", "fork"), [(2, "a 'b'@1"), (0, None)])
+def test_the_ways_out_are_commands_that_are_taken(round: int, fork: str | None) -> None:
+    told = sentence("scores", [_result("first", "{}", "{}")], "a 'b'", round)
+    override, run = (parser().parse_args(shlex.split(words)[1:]) for words in told.split("`")[1::2])
+    assert (override.run_id, override.round, override.gate, override.check) == (
+        "a 'b'",
+        round,
+        "scores",
+        "first",
+    )
+    assert (run.run_id, run.fork) == ("NEW", fork)
 
 
 @pytest.mark.parametrize(
