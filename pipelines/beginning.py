@@ -9,7 +9,7 @@ from pyspark.sql import functions as F
 
 from pipelines.config import RunConfig
 from pipelines.errors import ConfigError
-from pipelines.gates.keeper import suites_of
+from pipelines.gates.keeper import check_suites, digests_of, suites_of
 from pipelines.history import History, now
 from pipelines.hosted import check_keys
 from pipelines.lakehouse import Lakehouse
@@ -31,12 +31,12 @@ def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str,
 
     Raises:
         ConfigError: the id is blank or can't be shown, or a gate's suite is not right. Or the run was begun with other settings
-            that affect results; names them. Or the round to fork from is not there, or not whole, or was
+            that affect results, or other suites; names them. Or the round to fork from is not there, or not whole, or was
             made with settings that a fork can't change.
     """
     if not run_id.strip() or not run_id.isprintable():
         raise ConfigError(f"a run's id is words that can be shown, got {run_id!r}")
-    suites_of(config.gates)  # told here, and not by the first step that has a gate
+    suites = suites_of(config.gates)  # told here, and not by the first step that has a gate
     keep_missing_origins(lakehouse)
     check_keys(lakehouse.spark, [config.target.endpoint, *(judge.endpoint for judge in config.judges)])
     row = _run(lakehouse, run_id)
@@ -54,6 +54,7 @@ def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str,
                     "parent_run_id": fork[0] if fork else None,
                     "parent_round": fork[1] if fork else None,
                     "created_at": now(),
+                    "gate_suites": digests_of(suites),
                 }
             ],
             once=digest(["begin", run_id]),
@@ -65,6 +66,8 @@ def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str,
             f"run {run_id} was begun with other settings: {'; '.join(changed)}. Give this one another --run-id, or fork that "
             f"one: `{fork_command(run_id)}`, with the same --config and --set"
         )
+    if row is not None:
+        check_suites(run_id, row["gate_suites"], suites)
 
 
 def _run(lakehouse: Lakehouse, run_id: str) -> Row | None:

@@ -407,7 +407,8 @@ class GatesConfig(Part):
     """Quality gates: which suite file, and thresholds that replace the suite's own.
 
     Attributes:
-        suites: YAML file beside `conf/`, or a path.
+        suites: path of a YAML file, or the bare name of one that comes with the package, in `conf/`. A run keeps the suites that
+            it began with; a fork may have others.
         parameters: suite parameter to value.
     """
 
