@@ -53,7 +53,10 @@ def parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--rounds", type=int, default=None, help="rounds after the warm start")
     run.add_argument(
-        "--fork", default=None, metavar="RUN@ROUND", help="begin a new run after that round of another"
+        "--fork",
+        default=None,
+        metavar="RUN@ROUND",
+        help="begin a new run, --run-id, after that round of another",
     )
 
     step = doors.add_parser(

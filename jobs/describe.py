@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from pipelines.config import RunConfig
+from pipelines.gates.keeper import suites_path
 from pipelines.plan import steps_of
 from pipelines.step import CurateStep, GenerationStep, Step, TrainStep
 from schemas.tables import BY_NAME
@@ -39,7 +40,10 @@ def describe(config: RunConfig, format: str = "text") -> str:
     ]
     if format == "json":
         return json.dumps(plan, indent=1)
-    lines = [f"run {config.name}, seed {config.seed}, settings {config.digest[:12]}, model {config.model}"]
+    lines = [
+        f"run {config.name}, seed {config.seed}, settings {config.digest[:12]}, model {config.model}",
+        f"gates of {suites_path(config.gates)}",
+    ]
     for when, _ in parts:
         lines += ["", when]
         for item in (item for item in plan if item["when"] == when):

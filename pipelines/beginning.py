@@ -9,14 +9,19 @@ from pyspark.sql import functions as F
 
 from pipelines.config import RunConfig
 from pipelines.errors import ConfigError
-from pipelines.gates.keeper import suites_of
+from pipelines.gates.keeper import check_suites, digests_of, suites_of
 from pipelines.history import History, now
 from pipelines.hosted import check_keys
 from pipelines.lakehouse import Lakehouse
 from pipelines.origins import keep_missing_origins
-from pipelines.plan import steps_of
+from pipelines.plan import TRAINED_BY, steps_of
+from pipelines.shown import fork_command
 from pipelines.version import code_version
 from schemas.digests import canonical_json, digest
+from schemas.manifests import SftSettings
+
+# What a run's rounds tell of, and on which held-out prompts.
+_KEPT_BY_FORKS = ("model", "target.endpoint", "data.suites", "data.split", "data.suite_limit")
 
 
 def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str, int] | None = None) -> None:
@@ -26,25 +31,18 @@ def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str,
 
     Raises:
         ConfigError: the id is blank or can't be shown, or a gate's suite is not right. Or the run was begun with other settings
-            that affect results; names them. Or the round to fork from is not there, or not whole.
+            that affect results, or other suites; names them. Or the round to fork from is not there, or not whole, or was
+            made with settings that a fork can't change.
     """
     if not run_id.strip() or not run_id.isprintable():
         raise ConfigError(f"a run's id is words that can be shown, got {run_id!r}")
-    suites_of(config.gates)  # told here, and not by the first step that has a gate
+    suites = suites_of(config.gates)  # told here, and not by the first step that has a gate
     keep_missing_origins(lakehouse)
     check_keys(lakehouse.spark, [config.target.endpoint, *(judge.endpoint for judge in config.judges)])
     row = _run(lakehouse, run_id)
     if row is None:
-        if fork and not History(lakehouse, fork[0]).is_done(fork[1], steps_of(config, fork[1])[-1].name):
-            raise ConfigError(
-                f"run {fork[0]} has not ended its round {fork[1]}, so nothing can be forked from there; "
-                "`mart status` shows how far it is"
-            )
         if fork:
-            parent = _run(lakehouse, fork[0])
-            before = json.loads(parent["config"]) if parent else {}
-            _check_same_target(config, fork[0], before)
-            _check_same_methods(config, fork[0], before)
+            _check_fork(lakehouse, config, *fork)
         lakehouse.append_rows(
             "runs",
             [
@@ -56,6 +54,7 @@ def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str,
                     "parent_run_id": fork[0] if fork else None,
                     "parent_round": fork[1] if fork else None,
                     "created_at": now(),
+                    "gate_suites": digests_of(suites),
                 }
             ],
             once=digest(["begin", run_id]),
@@ -64,32 +63,49 @@ def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str,
     if row is not None and row["config_digest"] != config.digest:
         changed = _differences(json.loads(row["config"]), config.effective)
         raise ConfigError(
-            f"run {run_id} was begun with other settings: {'; '.join(changed)}. Give it another --run-id, or fork it: "
-            f"mart run --fork {run_id}@ROUND --set …"
+            f"run {run_id} was begun with other settings: {'; '.join(changed)}. Give this one another --run-id, or fork that "
+            f"one: `{fork_command(run_id)}`, with the same --config and --set"
         )
+    if row is not None:
+        check_suites(run_id, row["gate_suites"], suites)
 
 
 def _run(lakehouse: Lakehouse, run_id: str) -> Row | None:
     return lakehouse.read("runs").where(F.col("run_id") == run_id).head()
 
 
-def _check_same_target(config: RunConfig, parent: str, before: Mapping[str, Any]) -> None:
-    """A fork's rounds are told beside its parent's: both must be of one target, here or hosted."""
-    if before["target"].get("endpoint") != config.effective["target"].get("endpoint"):
+def _check_fork(lakehouse: Lakehouse, config: RunConfig, parent: str, round: int) -> None:
+    """A fork's rounds are told beside its parent's, and train on from the checkpoints that were in force."""
+    history = History(lakehouse, parent)
+    if not history.is_done(round, steps_of(config, round)[-1].name):
         raise ConfigError(
-            f"run {parent} has another target.endpoint, so that its rounds tell nothing of this target; begin a run of its own"
+            f"run {parent} has not ended its round {round}, so nothing can be forked from there; "
+            "`mart status` shows how far it is"
+        )
+    (row,) = lakehouse.read("runs").where(F.col("run_id") == parent).collect()
+    before = json.loads(row["config"])
+    kept = [(name, _at(before, name), _at(config.effective, name)) for name in _KEPT_BY_FORKS]
+    for role, own in (("adversary", config.adversary.settings), ("target", config.target.settings)):
+        checkpoint = history.checkpoint(role, round, TRAINED_BY[role])
+        if checkpoint is not None:
+            kept.append((f"{role}.settings", _form(lakehouse, checkpoint), own.form))
+    if changed := [line for name, old, new in kept for line in _differences(old, new, name)]:
+        raise ConfigError(
+            f"a fork of run {parent} can't change {'; '.join(changed)}: its rounds are told beside those of {parent} and train "
+            "on from their checkpoints. Keep what was, or begin a run of its own, without --fork"
         )
 
 
-def _check_same_methods(config: RunConfig, parent: str, before: Mapping[str, Any]) -> None:
-    """A fork trains on from its parent's checkpoints, which are adapters or whole models."""
-    for name, role in (("adversary", config.adversary), ("target", config.target)):
-        method = before[name]["settings"]["method"]
-        if method != role.settings.method:
-            raise ConfigError(
-                f"{name}.settings.method is {role.settings.method}, but run {parent} trained it with {method}, and a fork "
-                "goes on from its checkpoints: choose that method, or begin a run of its own"
-            )
+def _at(settings: Mapping[str, Any], name: str) -> Any:
+    part: Any = settings
+    for key in name.split("."):
+        part = part.get(key)
+    return part
+
+
+def _form(lakehouse: Lakehouse, checkpoint: str) -> dict[str, Any]:
+    (row,) = lakehouse.read("checkpoints").where(F.col("checkpoint_id") == checkpoint).collect()
+    return SftSettings.model_validate_json(row["settings"]).form
 
 
 def _differences(old: Any, new: Any, where: str = "") -> list[str]:

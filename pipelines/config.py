@@ -354,7 +354,7 @@ class TrainingConfig(Part):
         settings: of round 1.
         rate_decay: learning rate of a round, as a share of the round's before: one long training would end with a lower
             rate than it began with, too.
-        warm_settings: of the warm start; `settings` when None.
+        warm_settings: of the warm start; `settings` when None. Method and form of an adapter are those of `settings`.
     """
 
     enabled: bool = True
@@ -407,7 +407,8 @@ class GatesConfig(Part):
     """Quality gates: which suite file, and thresholds that replace the suite's own.
 
     Attributes:
-        suites: YAML file beside `conf/`, or a path.
+        suites: path of a YAML file, or the bare name of one that comes with the package, in `conf/`. A run keeps the suites that
+            it began with; a fork may have others.
         parameters: suite parameter to value.
     """
 
@@ -466,6 +467,23 @@ class RunConfig(Part):
                 f"{whole[0]}.settings.method: full gives whole models, which an engine of adapters can't serve; set "
                 "engine.serving to merged, or the method to lora"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _an_adapter_keeps_its_form(self) -> "RunConfig":
+        """Rounds train on from the warm start, where there is one."""
+        warm_starts = (("adversary", self.adversary.warm_pairs), ("target", self.data.warm_start))
+        for name, warm_start in warm_starts:
+            role: TrainingConfig = getattr(self, name)
+            if not (role.enabled and role.warm_settings and warm_start):
+                continue
+            begun = role.warm_settings.form
+            for key, value in role.settings.form.items():
+                if value != begun[key]:
+                    raise ValueError(
+                        f"{name}.settings.{key} is {value} and {name}.warm_settings.{key} {begun[key]}: rounds train on "
+                        "the adapter of the warm start, which keeps its form; set both alike"
+                    )
         return self
 
     @model_validator(mode="after")

@@ -74,7 +74,13 @@ EVALUATION: tuple[Step, ...] = (
     REPORT,
 )
 ALL = {step.name: step for step in (*BOOTSTRAP, *ROUND, *EVALUATION)}
-
+# The steps that train a role.
+TRAINED_BY = {
+    "adversary": ("train_warm_adversary", "train_adversary"),
+    "target": ("train_warm_target", "train_target"),
+    "safety_rm": ("train_safety",),
+    "helpfulness_rm": ("train_helpfulness",),
+}
 
 _DEPENDS: dict[str, tuple[str, ...]] = {
     "screen": ("attack",),

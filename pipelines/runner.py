@@ -29,7 +29,7 @@ from pipelines.lakehouse import Lakehouse
 from pipelines.merging import merged_model
 from pipelines.models import LocalModel, local_model
 from pipelines.origins import keep_origins, tables_of
-from pipelines.plan import needs, side_by_side, steps_of
+from pipelines.plan import TRAINED_BY, needs, side_by_side, steps_of
 from pipelines.scorers import judge_spec, judges_options, reward_model_spec, scorer_rows
 from pipelines.session import is_local
 from pipelines.step import (
@@ -61,13 +61,6 @@ from pipelines.version import code_version
 from schemas.digests import canonical_json, digest
 
 log = logging.getLogger(__name__)
-
-_TRAINED_BY = {
-    "adversary": ("train_warm_adversary", "train_adversary"),
-    "target": ("train_warm_target", "train_target"),
-    "safety_rm": ("train_safety",),
-    "helpfulness_rm": ("train_helpfulness",),
-}
 
 
 class Runner:
@@ -230,7 +223,7 @@ class Runner:
 
     def context(self, round: int) -> RoundContext:
         """Where the run stands at the next step of a round."""
-        current = {role: self.history.checkpoint(role, round, steps) for role, steps in _TRAINED_BY.items()}
+        current = {role: self.history.checkpoint(role, round, steps) for role, steps in TRAINED_BY.items()}
         return RoundContext(
             spark=self.lakehouse.spark,
             config=self.config,
@@ -245,7 +238,7 @@ class Runner:
 
     def targets(self, round: int) -> dict[int, str | None]:
         """Each round up to this one to the target in force at its end."""
-        trained_by = _TRAINED_BY["target"]
+        trained_by = TRAINED_BY["target"]
         return {n: self.history.checkpoint("target", n, trained_by) for n in range(round + 1)}
 
     @cached_property
@@ -331,7 +324,7 @@ class Runner:
         self.lakehouse.append_rows("scorers", rows, once=digest(["scorers", self.run_id, entered]))
 
     def _reward_checkpoint(self, aspect: str) -> str | None:
-        return self.history.checkpoint(f"{aspect}_rm", 0, _TRAINED_BY[f"{aspect}_rm"])
+        return self.history.checkpoint(f"{aspect}_rm", 0, TRAINED_BY[f"{aspect}_rm"])
 
     def _scorers_known(self) -> bool:
         return all(
@@ -525,6 +518,11 @@ class Runner:
         if row is None:
             raise ConfigError(
                 f"checkpoint {checkpoint_id} is not registered in {self.lakehouse.schema}.checkpoints"
+            )
+        if row["base_digest"] != self.base.digest:
+            raise ConfigError(
+                f"checkpoint {checkpoint_id} was trained on {row['base']} (weights {row['base_digest'][:12]}), but model is "
+                f"{self.config.model} (weights {self.base.digest[:12]}): set model to the one it was trained on"
             )
         return row
 

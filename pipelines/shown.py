@@ -1,4 +1,6 @@
-"""Text that others wrote, as a terminal may have it: what could drive one is written out."""
+"""What a terminal may have: text that others wrote, with what could drive one written out, and commands to copy."""
+
+import shlex
 
 
 def printable(text: str) -> str:
@@ -14,6 +16,12 @@ def printable_lines(text: str) -> str:
 def escaped(text: str) -> str:
     """As `printable`, with backslashes doubled, so that the text can be had back: `unicode_escape` of Python reads it."""
     return "".join(char if char.isprintable() and char != "\\" else _written_out(char) for char in text)
+
+
+def fork_command(run_id: str, round: int | None = None) -> str:
+    """The command that forks a run after a round, or after one yet to be named."""
+    point = f"{run_id}@{'ROUND' if round is None else round}"
+    return f"mart run --run-id NEW --fork {shlex.quote(point)}"
 
 
 def _written_out(char: str) -> str:

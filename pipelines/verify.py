@@ -74,7 +74,8 @@ def verify_run(lakehouse: Lakehouse, artifacts: Artifacts, run_id: str) -> Findi
     findings.check_each("requests", _requests(lakehouse, history, asked))
     findings.check("verdicts", _totals(lakehouse, history))
     findings.check("texts", _texts(lakehouse, history))
-    findings.check("gates", wrong_results(_results(lakehouse, history), _suites(runs), steps))
+    begun = {row["run_id"]: json.loads(row["gate_suites"]) for row in runs if row["gate_suites"]}
+    findings.check("gates", wrong_results(_results(lakehouse, history), _suites(runs), steps, begun))
     trained = [item["counts"] for item in steps if item["step"].startswith("train_")]
     wanted = {counts["checkpoint_id"] for counts in trained if "sat_out" not in counts}
     findings.check_each("checkpoint", wrong_checkpoints(lakehouse, artifacts, wanted))

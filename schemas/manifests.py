@@ -144,6 +144,16 @@ class SftSettings(LoopSettings):
     batch_size: int = Field(default=4, ge=1)
     max_length: int = Field(default=512, ge=8)
 
+    @property
+    def form(self) -> dict[str, Any]:
+        """What a checkpoint keeps for all trainings that go on from it, by the settings' names."""
+        lora = {
+            "lora_rank": self.lora_rank,
+            "lora_alpha": self.lora_alpha,
+            "target_modules": sorted(set(self.target_modules)),
+        }
+        return {"method": self.method, **(lora if self.method == "lora" else {})}
+
 
 class RewardSettings(LoopSettings):
     """A reward model with one logit.

@@ -68,8 +68,16 @@ RUNS = Table(
             nullable=True,
             volatile=True,
         ),
+        Column(
+            "gate_suites",
+            "STRING",
+            "digest of each gate's suite, JSON; null in a run begun before they were kept",
+            nullable=True,
+        ),
     ),
     partitioned_by=("run_id",),
+    version=2,
+    added={2: ("gate_suites",)},
 )
 
 SEED_PROMPTS = Table(

@@ -164,11 +164,16 @@ def load_model(job: TrainingJob, settings: SftSettings) -> nn.Module:
 
 def _same_form(model: PeftModel, settings: SftSettings) -> None:
     config: Any = model.peft_config["default"]
-    wanted = (settings.lora_rank, settings.lora_alpha, sorted(settings.target_modules))
-    found = (config.r, config.lora_alpha, sorted(config.target_modules))
-    if found != wanted:
+    parent = settings.model_copy(
+        update={
+            "lora_rank": config.r,
+            "lora_alpha": config.lora_alpha,
+            "target_modules": tuple(config.target_modules),
+        }
+    )
+    if parent.form != settings.form:
         raise JobError(
-            f"the parent's adapter has (rank, alpha, modules) {found}, the settings ask for {wanted}; "
+            f"the parent's adapter has the form {parent.form}, the settings ask for {settings.form}; "
             "an adapter keeps its form over the rounds"
         )
     for module in model.modules():

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import re
+import shlex
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from pyspark.sql import functions as F
 
 from pipelines.gates.expectations import context, expectation_class
 from pipelines.gates.suites import Check, Suite
+from pipelines.shown import fork_command
 from schemas.digests import canonical_json
 
 log = logging.getLogger(__name__)
@@ -179,12 +181,13 @@ def _batch(frame: DataFrame) -> Iterator[Any]:
         sources.delete(name)
 
 
-def sentence(gate: str, results: Sequence[CheckResult]) -> str:
+def sentence(gate: str, results: Sequence[CheckResult], run_id: str, round: int) -> str:
     """What a person reads of a gate: the first failed check, what it saw and wanted, and the ways out.
 
     Args:
         gate: the gate.
         results: all of its results, or those that no one overrode.
+        run_id, round: whose batch it was.
     """
     failed = [result for result in results if not result.success]
     if not failed:
@@ -199,9 +202,16 @@ def sentence(gate: str, results: Sequence[CheckResult]) -> str:
     return (
         f"Gate {gate} refused {first.rows} rows: check {first.check_name} saw {saw}{about} and wants "
         f"{_want(wanted)}{also}; remedy: {remedy}; the ways out are to let the batch pass by name with "
-        "`mart override`, or to go on from an earlier round under changed settings with "
-        "`mart run --fork RUN@ROUND --set ...`."
+        f"`mart override {shlex.quote(run_id)} --round {round} --gate {gate} --check {shlex.quote(first.check_name)} "
+        f"--by YOU --reason WHY`, or to go on {_another_run(run_id, round)} --set KEY=VALUE`, beside "
+        "this run's --config and --set."
     )
+
+
+def _another_run(run_id: str, round: int) -> str:
+    if round == 0:  # before which there is nothing to go on from
+        return "under changed settings in another run, `mart run --run-id NEW"
+    return f"from round {round - 1} under changed settings with `{fork_command(run_id, round - 1)}"
 
 
 def _want(wanted: dict[str, Any]) -> str:

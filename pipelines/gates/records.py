@@ -10,7 +10,10 @@ Result = Mapping[str, Any]  # a row of `quality_results`, and `let_pass`: whethe
 
 
 def wrong_results(
-    results: Iterable[Result], suites: Mapping[str, Mapping[str, Suite]], steps: Sequence[Mapping[str, Any]]
+    results: Iterable[Result],
+    suites: Mapping[str, Mapping[str, Suite]],
+    steps: Sequence[Mapping[str, Any]],
+    begun: Mapping[str, Mapping[str, str]],
 ) -> Iterator[str]:
     """What of a run's gate results does not hold.
 
@@ -19,6 +22,7 @@ def wrong_results(
         suites: suites by run and gate, as they are today; results of a suite that asked something else can't be
             recomputed, and need only agree with each other.
         steps: published steps: run_id, round, step, attempt, counts, and `gates`, the names of the step's gates.
+        begun: the suites' digests by run and gate that a run began with, where it kept them.
     """
     batches: dict[tuple[str, int, str, int], list[Result]] = {}
     for row in results:
@@ -26,6 +30,9 @@ def wrong_results(
     for (run_id, round, gate, attempt), rows in sorted(batches.items()):
         where = f"round {round} gate {gate}, attempt {attempt}"
         yield from (f"{where}: {wrong}" for wrong in _wrong_suite(rows, suites.get(run_id, {}).get(gate)))
+        others = {row["suite_digest"] for row in rows} - {begun[run_id].get(gate)} if run_id in begun else ()
+        for other in sorted(others):
+            yield f"{where}: its results name suite {other}, with which the run did not begin"
     for item in steps:
         where = f"round {item['round']} {item['step']}"
         for gate in item["gates"]:

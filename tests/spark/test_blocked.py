@@ -1,10 +1,16 @@
 """A gate that refuses stops its step before anything is published; a round goes on past it by name, or in a fork with other settings."""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from pipelines.errors import GateBlocked
+from jobs.flags import config_path
+from pipelines.beginning import begin
+from pipelines.errors import ConfigError, GateBlocked
+from pipelines.gates.keeper import GateKeeper
+from pipelines.history import now
+from pipelines.plan import steps_of
 from pipelines.runner import Runner
 from pipelines.verify import verify_run
 from tests.e2e.small import SMALLEST
@@ -41,3 +47,32 @@ def test_a_refused_round_ends_when_its_checks_are_let_pass_or_in_a_fork_that_ask
     done = lakehouse.read("steps").where("run_id = 'other' AND state = 'done'")
     assert {row["round"] for row in done.select("round").collect()} == {1}
     assert verify_run(lakehouse, fork.artifacts, "other").differences == []
+
+
+def test_a_run_keeps_the_suites_that_it_began_with_and_a_fork_may_have_others(
+    runner_of: Callable[..., Runner], tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(config_path("gates").read_text(encoding="utf-8"), encoding="utf-8")
+    runner = runner_of(SMALLEST | {"gates.suites": str(file)})
+    lakehouse, config = runner.lakehouse, runner.config
+    begin(lakehouse, config, "r")
+    edited = file.read_text(encoding="utf-8").replace("min_scored: 1.0", "min_scored: 0.1")
+    file.write_text(edited, encoding="utf-8")
+    told = "gate scores asks something else than when run r began.*`mart override`; .*`mart run --run-id NEW --fork r@"
+    with pytest.raises(ConfigError, match=told):
+        begin(lakehouse, config, "r")
+    with pytest.raises(ConfigError, match=told):
+        _ = GateKeeper(lakehouse, config, "r").suites
+
+    last = {
+        "run_id": "r", "round": 0, "step": steps_of(config, 0)[-1].name, "attempt": 1, "state": "done", "started_at": now(),
+        "ended_at": now(), "reads": "{}", "writes": "{}", "counts": "{}", "busy_seconds": 0.0,
+    }  # fmt: skip
+    lakehouse.append_rows("steps", [last])
+    begin(lakehouse, config, "f", ("r", 0))
+    assert GateKeeper(lakehouse, config, "f").suites
+
+    lakehouse.spark.sql(f"UPDATE {lakehouse.name('runs')} SET gate_suites = NULL WHERE run_id = 'r'")
+    begin(lakehouse, config, "r")  # as if it had begun before they were kept
+    assert GateKeeper(lakehouse, config, "r").suites

@@ -209,11 +209,9 @@ def test_score_gate_fails_on_its_faults_only(
     assert _failed(results) == failed
     if "constant judge" in faults:
         spread = [result for result in results if result.check_name == "safety_spread"]
-        words = sentence("scores", spread)
+        words = sentence("scores", spread, "r", 1)
         seen = "check safety_spread saw 0.0 of safety and wants at least 0.005"
         assert words.startswith(f"Gate scores refused 6 rows: {seen}")
-        assert "`mart override`" in words
-        assert "`mart run --fork RUN@ROUND --set ...`" in words
 
 
 def _example(position: int, asked: str, output: str, role: str = "target", **other: Any) -> Row:

@@ -184,7 +184,7 @@ def test_a_fork_can_not_change_the_target(runner: RunnerOf, lakehouse: Lakehouse
     runner()
     for step in ("evaluate_score", "report"):
         lakehouse.append_rows("steps", [_done("r", 0, step)])
-    with pytest.raises(ConfigError, match=r"run r has another target\.endpoint"):
+    with pytest.raises(ConfigError, match='target.endpoint.model was "my-chat", is "another"'):
         runner("f", ("r", 0), model="another")
 
 

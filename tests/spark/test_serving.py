@@ -102,6 +102,8 @@ def runner(runner_of: Callable[..., Runner]) -> Runner:
             "kind": "full",
             "path": name,
             "weights_sha256": weights_sha256(made.artifacts.root / name),
+            "base": "the base",
+            "base_digest": made.base.digest,
         }
     return made
 
@@ -117,15 +119,56 @@ def test_each_checkpoint_gets_an_engine_of_its_own_one_after_the_other(runner: R
     assert all(spec.alone and not spec.max_adapters and adapters is None for spec, adapters, _ in served)
 
 
-def test_a_fork_trains_on_in_the_form_that_its_parent_had(runner: Runner) -> None:
-    last = steps_of(runner.config, 0)[-1].name
-    event = {"run_id": "r", "round": 0, "step": last, "attempt": 1, "started_at": now()}
-    runner._record(event, "done", {}, {}, Counts(), None)
-    settings = runner.config.target.settings.model_copy(update={"method": "lora"})
-    target = runner.config.target.model_copy(update={"settings": settings})
-    config = runner.config.model_copy(update={"target": target})
-    with pytest.raises(ConfigError, match="target.settings.method is lora, but run r trained it with full"):
-        begin(runner.lakehouse, config, "other", ("r", 0))
+def test_a_checkpoint_of_another_base_is_not_served(runner: Runner) -> None:
+    runner._checkpoints["a"]["base_digest"] = "0" * 64
+    chunk = Chunk(0, 1, 1, frozenset(["a"]))
+    with pytest.raises(ConfigError, match="checkpoint a was trained on the base .* set model to the one"):
+        list(runner._served(None, [chunk]))
+
+
+def _ended(runner: Runner, step: str, **counted: Any) -> None:
+    event = {"run_id": "r", "round": 0, "step": step, "attempt": 1, "started_at": now()}
+    runner._record(event, "done", {}, {}, Counts(values=counted), None)
+
+
+def test_a_fork_keeps_its_parents_base_form_and_held_out_prompts_and_may_change_what_is_learned(
+    runner_of: Callable[..., Runner],
+) -> None:
+    runner = runner_of(SMALLEST)
+    settings = runner.config.target.settings
+    checkpoint = {
+        "checkpoint_id": "w", "run_id": "bootstrap", "round": 0, "role": "target", "kind": "lora", "base": "b",
+        "base_digest": "b", "recipe": "{}", "training_root": "t", "training_rows": 1, "training_table_version": 0,
+        "weights_sha256": "w", "path": "w", "settings": settings.model_dump_json(), "metrics": "{}",
+        "environment": "{}", "code_version": "0",
+    }  # fmt: skip
+    runner.lakehouse.append_rows("checkpoints", [checkpoint])
+    _ended(runner, "train_warm_target", role="target", checkpoint_id="w")
+    _ended(runner, steps_of(runner.config, 0)[-1].name)
+
+    def fork(name: str, data: Any = None, learned: Any = None, **changes: Any) -> None:
+        target = runner.config.target.model_copy(
+            update={"settings": settings.model_copy(update=learned or {})}
+        )
+        changes |= {"target": target, "data": runner.config.data.model_copy(update=data or {})}
+        begin(runner.lakehouse, runner.config.model_copy(update=changes), name, ("r", 0))
+
+    for told, changed in (
+        ("model was .*, is ./other.", {"model": "/other"}),
+        ('data.split was "dev", is "test"', {"data": {"split": "test"}}),
+        ('data.suites was null, is "others"', {"data": {"suites": "others"}}),
+        ("data.suite_limit was 108, is 9", {"data": {"suite_limit": 9}}),
+        ("target.settings.lora_rank was 16, is 8", {"learned": {"lora_rank": 8}}),
+        ('target.settings.method was "lora", is "full"', {"learned": {"method": "full"}}),
+    ):
+        with pytest.raises(ConfigError, match=f"a fork of run r can't change .*{told}"):
+            fork("other", **changed)
+    fork(
+        "other",
+        learned={"learning_rate": 1e-5},
+        seed=7,
+        mix=runner.config.mix.model_copy(update={"replay": 1.0}),
+    )
 
 
 def test_whole_models_and_merged_adapters_are_trained_and_asked_round_after_round(

@@ -156,8 +156,50 @@ def test_a_judges_model_is_part_of_what_decides_results_and_its_share_is_not() -
 
 
 def test_an_engine_serves_the_ranks_of_both_roles() -> None:
-    config = load_config(SANDBOX, ["adversary.settings.lora_rank=32", "target.warm_settings.lora_rank=8"])
+    ranks = {"adversary.settings": 32, "adversary.warm_settings": 32, "target.settings": 8}
+    sets = [f"{settings}.lora_rank={rank}" for settings, rank in ranks.items()]
+    config = load_config(SANDBOX, [*sets, "target.enabled=false"])
     assert set(config.lora_ranks()) == {8, 16, 32}
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        (
+            "target.settings.lora_rank=8",
+            "target.settings.lora_rank is 8 and target.warm_settings.lora_rank 16: .*set both alike",
+        ),
+        (
+            "adversary.warm_settings.lora_alpha=8",
+            "adversary.settings.lora_alpha is 32.* 8.0: rounds train on",
+        ),
+        ("target.settings.target_modules=[q_proj]", "target.settings.target_modules is .'q_proj'. and"),
+    ],
+)
+def test_an_adapter_that_would_not_keep_the_form_of_its_warm_start_is_refused(
+    setting: str, says: str
+) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load_config(SANDBOX, [setting])
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["target.settings.lora_rank=8", "data.warm_start=null"],
+        ["adversary.settings.lora_rank=8", "adversary.warm_pairs=0"],
+        ["target.settings.lora_rank=8", "target.enabled=false"],
+        ["target.settings.lora_rank=8", "target.warm_settings=null"],
+        ["target.settings.lora_dropout=0.1"],
+        [
+            "target.settings={method: full, lora_rank: 8}",
+            "target.warm_settings.method=full",
+            "engine.serving=merged",
+        ],
+    ],
+)
+def test_where_no_round_trains_on_an_adapter_of_the_warm_start_its_form_is_free(settings: list[str]) -> None:
+    assert load_config(SANDBOX, settings)
 
 
 HOSTED = "target.endpoint={base_url: 'http://host/v1', model: m}"

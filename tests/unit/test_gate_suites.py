@@ -1,13 +1,17 @@
 """Suites are data: what is wrong in them is said before a run starts, with the nearest name that is right."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jobs.cli import parser
+from pipelines.config import GatesConfig
 from pipelines.errors import ConfigError
 from pipelines.gates import COLUMNS, CheckResult, Suite, load_suites, sentence
+from pipelines.gates.keeper import suites_path
 from pipelines.gates.records import wrong_results
 from pipelines.plan import ALL
 from schemas.digests import canonical_json
@@ -170,10 +174,33 @@ def _result(name: str, wanted: str, observed: str) -> CheckResult:
     ],
 )
 def test_sentence_tells_value_seen_and_value_wanted(wanted: str, observed: str, words: str) -> None:
-    told = sentence("scores", [_result("first", wanted, observed), _result("second", "{}", "{}")])
+    told = sentence("scores", [_result("first", wanted, observed), _result("second", "{}", "{}")], "r", 1)
     assert words in told
     assert told.startswith("Gate scores refused 24 rows: check first saw")
     assert "(second failed too); remedy: do this; the ways out" in told
+
+
+@pytest.mark.parametrize(("round", "fork"), [(2, "a 'b'@1"), (0, None)])
+def test_the_ways_out_are_commands_that_are_taken(round: int, fork: str | None) -> None:
+    told = sentence("scores", [_result("first", "{}", "{}")], "a 'b'", round)
+    override, run = (parser().parse_args(shlex.split(words)[1:]) for words in told.split("`")[1::2])
+    assert (override.run_id, override.round, override.gate, override.check) == (
+        "a 'b'",
+        round,
+        "scores",
+        "first",
+    )
+    assert (run.run_id, run.fork) == ("NEW", fork)
+
+
+def test_a_bare_name_is_a_file_of_the_package_and_any_other_is_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("gates.yaml").touch()
+    assert suites_path(GatesConfig()) == SUITES
+    assert suites_path(GatesConfig(suites="./gates.yaml")) == Path("gates.yaml")
+    assert suites_path(GatesConfig(suites="mine.yaml")) == Path("mine.yaml")
 
 
 @pytest.mark.parametrize(
@@ -203,6 +230,21 @@ def test_recorded_results_are_of_their_suite_and_let_their_step_pass(
     ]  # fmt: skip
     step = {**ids, "step": "score", "gates": ("scores",), "counts": {"checks_scores": len(rows)}}
     rows[where] = [] if changes is None else [row | changes for row in rows[where]]
-    found = list(wrong_results(rows, {"r": {"scores": suite}}, [step]))
+    found = list(wrong_results(rows, {"r": {"scores": suite}}, [step], {}))
     assert len(found) == len(words), found
     assert all(part in told for part, told in zip(words, found, strict=True))
+
+
+def test_results_of_a_suite_that_the_run_did_not_begin_with_are_told(load: Load) -> None:
+    before, now = load()["scores"], load(min_answers=3)["scores"]
+    rows = [
+        {
+            "run_id": "r", "round": 1, "attempt": 1, "gate": "scores", "check_name": check.name, "success": True,
+            "expectation": check.expectation, "wanted": canonical_json(check.wanted), "suite_digest": now.digest,
+        }
+        for check in now.checks
+    ]  # fmt: skip
+    told = f"its results name suite {now.digest}, with which the run did not begin"
+    found = list(wrong_results(rows, {"r": {"scores": now}}, [], {"r": {"scores": before.digest}}))
+    assert len(found) == 1 and told in found[0]
+    assert not list(wrong_results(rows, {"r": {"scores": now}}, [], {"r": {"scores": now.digest}}))
