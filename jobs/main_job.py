@@ -20,7 +20,7 @@ from pipelines.imports import check_datasets, import_all
 from pipelines.judging import JudgeRunner, left_to_read
 from pipelines.lease import RunLease, process_holder
 from pipelines.plan import ALL, steps_of
-from pipelines.runner import Runner
+from pipelines.runner import Runner, engines_owner
 
 log = logging.getLogger("mart")
 
@@ -104,7 +104,8 @@ def run_one(place: Place, config: RunConfig, options: argparse.Namespace) -> Non
         import_data(place, config)
         return
     if options.name == "end":
-        log.info("%d engines ended", end_engines(run_id))
+        owner = engines_owner(lakehouse, place.artifacts, run_id)
+        log.info("%d engines ended", end_engines(owner))
         lease.release()
         return
     if options.name not in ALL:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from pipelines.engines.homes import CLIENT_OPTIONS
 from pipelines.errors import ConfigError
 from schemas.digests import digest
 from schemas.manifests import RewardSettings, SftSettings
@@ -79,7 +80,10 @@ class EngineConfig(Part):
         dtype, max_model_len, max_lora_rank: as vLLM has them.
         max_num_seqs, kv_cache_gib, memory_share, threads, in_flight, chunk_rows, chunks_in_flight, lease_seconds,
             partitions: speed and memory only.
-        options: further options of the backend.
+        options: further options of the backend. Of vLLM, besides `fork`, `compile`, `server_args` and `server_env`: `hang_seconds`
+            (60), after which an engine that neither answers nor makes a token hangs and is replaced (three times as many before
+            a task's first answer, ten times while one on a CPU computes); `start_stall_seconds` (180), after which a start that
+            stands still is given up, and `start_cap_seconds` (3600), after which any is. A run may be resumed with other times.
     """
 
     backend: Literal["vllm", "transformers", "scripted"] = "vllm"
@@ -564,6 +568,8 @@ class RunConfig(Part):
             del whole["select"]["whole_answers"]
         for speed in _ENGINE_SPEED:
             whole["engine"].pop(speed, None)
+        for name in CLIENT_OPTIONS:
+            whole["engine"]["options"].pop(name, None)
         for role in ("adversary", "target"):
             for settings in ("settings", "warm_settings"):
                 if whole[role][settings]:

@@ -18,7 +18,7 @@ from pyspark.sql import functions as F
 from pipelines.artifacts import Artifacts
 from pipelines.busy import BusyClock
 from pipelines.config import RunConfig, TargetEndpointConfig
-from pipelines.engines.of_run import HANDOVER_SECONDS, RunEngines
+from pipelines.engines.of_run import HANDOVER_SECONDS, RunEngines, owner_of
 from pipelines.engines.protocol import Adapter, GeneratorSpec, ScorerSpec
 from pipelines.errors import ConfigError, GateBlocked, MartError, raised_in_task
 from pipelines.gates.keeper import GateKeeper
@@ -63,6 +63,11 @@ from schemas.digests import canonical_json, digest
 log = logging.getLogger(__name__)
 
 
+def engines_owner(lakehouse: Lakehouse, artifacts: Artifacts, run_id: str) -> str:
+    """Whose a run's engines are, the same for every process of the run; see `owner_of`."""
+    return owner_of(run_id, lakehouse.schema, lakehouse.folder or artifacts.root)
+
+
 class Runner:
     """Runs the steps of one run.
 
@@ -98,7 +103,8 @@ class Runner:
         self._gates = GateKeeper(lakehouse, config, run_id)
         self._check_lease = check_lease
         self.single_step = single_step
-        self.engines = RunEngines(run_id, home, handover=HANDOVER_SECONDS if single_step else 0.0)
+        owner = engines_owner(lakehouse, artifacts, run_id)
+        self.engines = RunEngines(owner, home, handover=HANDOVER_SECONDS if single_step else 0.0)
         self._busy = BusyClock()
         self._ended_a_step = False
         self._stopping = threading.Event()

@@ -5,14 +5,17 @@ import fcntl
 import json
 import os
 import platform
+import re
+import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from pipelines.engines.processes import boot_id
+from pipelines.engines.processes import boot_id, is_alive
 from pipelines.engines.protocol import GeneratorSpec
 from pipelines.errors import EngineError
 from schemas.digests import digest
@@ -20,6 +23,9 @@ from schemas.digests import digest
 # The kernel's limit is 108 bytes with the closing zero.
 _LONGEST_SOCKET = 100
 _ZMQ_NAME = 37  # vLLM's own sockets: a slash and a UUID
+_FOLDER = re.compile(r"[0-9a-f]{16}")  # an engine's directory in a home
+_CLEANING = "clean.lock"
+_KEPT_SECONDS = 7 * 86400.0  # logs of what has ended
 # Settings of the client, not of the engine.
 CLIENT_OPTIONS = {"in_flight", "hang_seconds", "start_stall_seconds", "start_cap_seconds"}
 
@@ -135,8 +141,11 @@ class EngineDirectory:
         Raises:
             EngineError: the home belongs to somebody else.
         """
-        home = private_directory(home_folder(spec.home))
-        return cls(private_directory(home.absolute() / _folder(spec_digest(spec))))
+        home = home_folder(spec.home).absolute()
+        path = home / _folder(spec_digest(spec))
+        with uncleaned(home):
+            os.utime(private_directory(path))  # it is new again
+        return cls(path)
 
     def socket_path(self, ident: str) -> str:
         """A path for the socket of one start."""
@@ -188,9 +197,10 @@ class EngineDirectory:
 
     def use(self) -> int:
         """Tell others that the engine is in use, until the descriptor that is returned is closed or this process dies."""
-        descriptor = open_lock(private_directory(self.path) / "use.lock")
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
-        return descriptor
+        with uncleaned(self.path.parent):
+            descriptor = open_lock(private_directory(self.path) / "use.lock")
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+            return descriptor
 
     def is_used(self) -> bool:
         """Whether a living process uses the engine, this one included."""
@@ -219,6 +229,54 @@ class EngineDirectory:
         except OSError:
             return ""
         return "\n".join(text.splitlines()[-lines:])
+
+
+@contextlib.contextmanager
+def uncleaned(home: Path) -> Iterator[None]:
+    """Keep `remove_old` from a home, which is made where missing.
+
+    Raises:
+        EngineError: the home belongs to somebody else.
+    """
+    descriptor = open_lock(private_directory(home) / _CLEANING)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def remove_old(home: Path) -> None:
+    """Remove the directories of engines that ended a week ago, their logs with them, if nobody is about to use one.
+
+    Who is given a directory (`EngineDirectory.of`) has a week, and who says that he uses it has it for as long as he does.
+    """
+    descriptor = open_lock(home / _CLEANING)
+    try:
+        if try_lock(descriptor, fcntl.LOCK_EX):
+            for path in home.iterdir():
+                if _FOLDER.fullmatch(path.name) and _is_old(path):
+                    _remove_unused(EngineDirectory(path))
+    finally:
+        os.close(descriptor)
+
+
+def _is_old(folder: Path) -> bool:
+    try:
+        newest = max(path.stat().st_mtime for path in (folder, *folder.iterdir()))
+    except OSError:  # somebody is at work there
+        return False
+    return time.time() - newest > _KEPT_SECONDS
+
+
+def _remove_unused(directory: EngineDirectory) -> None:
+    record = directory.read()
+    if directory.is_used() or (record is not None and is_alive(record.pid, record.ticks)):
+        return
+    if record is not None:  # of an engine whose supervisor was killed
+        Path(record.socket).unlink(missing_ok=True)
+        shutil.rmtree(directory.temporary_path(record.ident), ignore_errors=True)
+    shutil.rmtree(directory.path, ignore_errors=True)
 
 
 def open_lock(path: Path) -> int:

@@ -21,7 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.engines import uds
-from pipelines.engines.homes import EngineDirectory, EngineRecord, home_folder, own_device, spec_digest
+from pipelines.engines.homes import (
+    EngineDirectory,
+    EngineRecord,
+    home_folder,
+    own_device,
+    remove_old,
+    spec_digest,
+    uncleaned,
+)
 from pipelines.engines.launch import engine_command, has_gpu, server_environment
 from pipelines.engines.processes import is_alive, kill_group, members
 from pipelines.engines.protocol import GeneratorSpec
@@ -128,7 +136,8 @@ def _is_usable(record: EngineRecord, instead_of: EngineHandle | None) -> bool:
 
 
 def _launch(spec: GeneratorSpec, directory: EngineDirectory) -> EngineRecord:
-    """Start a supervisor and wait for its record."""
+    """Start a supervisor and wait for its record; what is old goes first."""
+    remove_old(directory.path.parent)
     ident = uuid.uuid4().hex
     socket = directory.socket_path(ident)
     environment, dropped = server_environment(spec)
@@ -262,23 +271,25 @@ def stop_all(
     Raises:
         EngineError: a process outlived SIGKILL.
     """
-    root = home_folder(home)
-    count = 0
-    for path in sorted(root.glob("*/engine.json")):
-        directory = EngineDirectory(path.parent)
-        if but is not None and path.parent.name == but.path.name:
-            continue
-        with directory.locked("engine"):
-            record = directory.read()
-            if (
-                record is not None
-                and owner in (None, record.owner)
-                and device in (None, record.device)
-                and serves in (None, record.serves)
-                and not (spare_used and directory.is_used())
-            ):
-                _end(directory, record)
-                count += 1
+    root, count = home_folder(home), 0
+    if not root.is_dir():
+        return 0
+    with uncleaned(root):
+        for path in sorted(root.glob("*/engine.json")):
+            directory = EngineDirectory(path.parent)
+            if but is not None and path.parent.name == but.path.name:
+                continue
+            with directory.locked("engine"):
+                record = directory.read()
+                if (
+                    record is not None
+                    and owner in (None, record.owner)
+                    and device in (None, record.device)
+                    and serves in (None, record.serves)
+                    and not (spare_used and directory.is_used())
+                ):
+                    _end(directory, record)
+                    count += 1
     return count
 
 

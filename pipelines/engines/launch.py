@@ -185,8 +185,11 @@ def engine_environment(spec: GeneratorSpec) -> tuple[dict[str, str], tuple[str, 
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
     }
-    if spec.max_adapters and not has_gpu():
-        settings[GROUPED_LORA] = "logits" if spec.options.get("compile", False) else "all"
+    if not has_gpu():
+        # vLLM ends an engine whose iteration takes 300 s; whether one hangs is for its clients to tell (session.py).
+        settings["VLLM_EXECUTE_MODEL_TIMEOUT_SECONDS"] = "86400"
+        if spec.max_adapters:
+            settings[GROUPED_LORA] = "logits" if spec.options.get("compile", False) else "all"
     return settings | {name: str(value) for name, value in extra.items()}, (
         *_DROPPED,
         "VLLM_CPU_KVCACHE_SPACE",

@@ -9,6 +9,7 @@ import logging
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipelines.engines.homes import EngineDirectory, EngineRecord, home_folder, own_device
 from pipelines.engines.host import Lease, ensure_engine, running_engines, stop_all
@@ -19,14 +20,20 @@ HANDOVER_SECONDS = 300.0
 _log = logging.getLogger(__name__)
 
 
-def owner_of(run_id: str) -> str:
-    """Whose a run's engines are: the run's and this user's."""
-    return f"{run_id}:{os.getuid()}"
+def owner_of(run_id: str, schema: str, folder: Path) -> str:
+    """Whose a run's engines are: the run's and this user's; a run of the same name in another lakehouse is another run.
+
+    Args:
+        run_id: the run.
+        schema: of its tables.
+        folder: where they lie, or else the artifact root; by whichever path.
+    """
+    return f"{run_id}:{os.getuid()}:{schema}:{folder.resolve()}"
 
 
-def end_engines(run_id: str, home: str = "") -> int:
-    """End a run's engines on this host, but for those that a living process uses; return how many."""
-    return stop_all(home, owner_of(run_id), spare_used=True)
+def end_engines(owner: str, home: str = "") -> int:
+    """End an owner's engines on this host, but for those that a living process uses; return how many."""
+    return stop_all(home, owner, spare_used=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +48,13 @@ class RunEngines:
     """A driver's hold on the engines of its run.
 
     Args:
-        run_id: the run.
+        owner: of the engines: `owner_of` the run.
         home: host-local folder for engines' sockets and locks; the system's when empty.
         handover: seconds that an engine may stay when this driver lets go of it; it stays `lease_seconds` at least.
     """
 
-    def __init__(self, run_id: str, home: str = "", *, handover: float = 0.0) -> None:
-        self.owner = owner_of(run_id)
+    def __init__(self, owner: str, home: str = "", *, handover: float = 0.0) -> None:
+        self.owner = owner
         self.home = home
         self._handover = handover
         self._held: list[_Held] = []

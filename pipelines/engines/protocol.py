@@ -39,7 +39,7 @@ class GeneratorSpec:
         serves: `answers`, `verdicts` of a sequence classifier by vLLM's pooling runner, or `judgements`: what a judge that
             writes says to messages.
         alone: no other engine of the owner that serves the same stays on the device: it is ended before this one starts.
-        owner: run and user that may use the engine; no other adopts it.
+        owner: run, its lakehouse, and user that may use the engine; no other adopts it.
         home: host-local directory for sockets, locks and logs.
         lease_seconds: the engine ends itself when nobody has renewed its lease for so long; renewals come every 2 s.
         options: further options of the backend, as data.

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,17 @@ from pipelines.engines import uds
 from pipelines.engines.adapters import ensure_adapter
 from pipelines.engines.homes import EngineDirectory
 from pipelines.engines.host import EngineHandle, ensure_engine
+from pipelines.engines.launch import has_gpu
+from pipelines.engines.processes import members
 from pipelines.engines.protocol import Adapter, GeneratorSpec
 from pipelines.engines.turns import Turns
 from pipelines.errors import EngineError
 
 _DEATHS_IN_A_ROW = 5
 _BROKEN = 599
+# How much longer an engine may take than one that stands still, as long as it computes; and the cores that computing takes.
+_COMPUTING = 10
+_COMPUTING_CORES = 0.1
 _PROGRESS = ("vllm:generation_tokens_total", "vllm:prompt_tokens_total", "vllm:iteration_tokens_total_sum")
 _log = logging.getLogger(__name__)
 
@@ -155,7 +161,7 @@ class EngineSession:
     def _with_adapters(self, engine: EngineHandle) -> EngineHandle:
         for adapter in self._adapters:
             try:
-                ensure_adapter(self._directory, engine, adapter, patience=5 * self._patience)
+                ensure_adapter(self._directory, engine, adapter, patience=_COMPUTING * self._patience)
             except OSError as error:
                 raise ConnectionError(f"adapter {adapter.name!r}: {error}") from error
         return engine
@@ -180,13 +186,15 @@ class EngineSession:
         """Condemn the engine when nothing has come from it for too long: see `options["hang_seconds"]`.
 
         Too long is 60 s or 20 median latencies, whichever is more, and three times that before the first answer. Tokens
-        made for anyone, by the engine's own counters, are progress.
+        made for anyone, by the engine's own counters, are progress. They are counted once an iteration, of which one over
+        long prompts takes a CPU minutes: while the engine computes there, too long is ten times as much.
 
         Args:
             median: seconds that an answer takes, or None before the first.
         """
         patience = self._patience
-        seen, checked = "", 0.0
+        seen, checked, computed = "", 0.0, 0.0
+        load = None if await asyncio.to_thread(has_gpu) else _Load()
         while True:
             await asyncio.sleep(min(1.0, patience / 8))
             typical = median()
@@ -194,13 +202,19 @@ class EngineSession:
             now = time.monotonic()
             if not self._in_flight or self._engine is None or now - self._last_answer < limit / 4:
                 continue
-            if now - checked > limit / 8:
-                tokens = await asyncio.to_thread(_progress, self._engine.socket, min(10.0, limit / 2))
-                checked = now = time.monotonic()
-                if tokens is not None and tokens != seen:
-                    seen, self._last_answer = tokens, now
-            if now - self._last_answer > limit:
-                _log.warning("no token from engine %s for %.0f s", self._engine.ident[:8], limit)
+            if now - checked <= limit / 8:
+                continue
+            group = self._engine.pgid
+            tokens = await asyncio.to_thread(_progress, self._engine.socket, min(10.0, limit / 4))
+            computes = load is not None and await asyncio.to_thread(load.computes, group)
+            checked = now = time.monotonic()
+            if tokens is not None and tokens != seen:
+                seen, self._last_answer = tokens, now
+            if computes:
+                computed = now
+            silent = now - self._last_answer
+            if min(silent, now - computed) > limit or silent > _COMPUTING * limit:
+                _log.warning("no token from engine %s for %.0f s", self._engine.ident[:8], silent)
                 self._condemned = self._engine
                 self._last_answer = now
                 if self._client is not None:
@@ -212,6 +226,19 @@ class EngineSession:
             await self._client.close()
         self._client = None
         self._turns.close()
+
+
+class _Load:
+    """Tells whether a process group computes: whether since the last look it took a tenth of a core, which waiting does not."""
+
+    def __init__(self) -> None:
+        self._looked, self._seconds = time.monotonic(), math.inf
+
+    def computes(self, group: int) -> bool:
+        seconds, now = sum(item.cpu_seconds for item in members(group)), time.monotonic()
+        least = self._seconds + _COMPUTING_CORES * (now - self._looked)
+        self._looked, self._seconds = now, seconds
+        return seconds >= least
 
 
 def _message(raw: bytes) -> str:

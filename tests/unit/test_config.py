@@ -45,7 +45,14 @@ def test_every_fault_is_told_at_once() -> None:
 
 @pytest.mark.parametrize(
     "setting",
-    ["engine.in_flight=7", "engine.max_num_seqs=3", "rounds=9", "name=other", "engine.lease_seconds=99"],
+    [
+        "engine.in_flight=7",
+        "engine.max_num_seqs=3",
+        "rounds=9",
+        "name=other",
+        "engine.lease_seconds=99",
+        "engine.options.hang_seconds=600",
+    ],
 )
 def test_settings_of_speed_and_length_leave_the_digest_alone(setting: str) -> None:
     assert load_config(SANDBOX, [setting]).digest == load_config(SANDBOX).digest

@@ -33,6 +33,13 @@ def error(status: int, message: str) -> tuple[int, bytes]:
     return status, json.dumps({"error": {"message": message}}).encode()
 
 
+def compute(seconds: float) -> None:
+    """Keep the server busy, so that it answers nobody."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
 async def answer(body: dict) -> tuple[int, bytes] | None:
     model, prompt = body["model"], body["prompt"]
     if model != "base" and model not in adapters:
@@ -62,6 +69,10 @@ async def answer(body: dict) -> tuple[int, bytes] | None:
             return 200, b"[" * 5000
         case 9:
             return 400, b"[" * 3000
+        case 10:
+            compute(3.0)
+        case 12 if once("spun"):
+            compute(1000.0)
         case 400:
             return error(400, f"bad row {body['seed']}")
         case 413:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.engines.homes import EngineDirectory
+from pipelines.engines.homes import EngineDirectory, remove_old, uncleaned
 from pipelines.engines.host import (
     ensure_engine,
     keep_alive,
@@ -210,3 +210,40 @@ def test_an_engine_of_answers_that_stands_alone_leaves_one_of_verdicts(make_spec
         beside = ensure_engine(verdicts)
         ensure_engine(replace(make_spec(), model="another", alone=True))
         assert is_healthy(beside.socket)
+
+
+def age(directory: EngineDirectory) -> EngineDirectory:
+    """Have all of an engine's directory be eight days old."""
+    then = time.time() - 8 * 86400
+    for path in (*directory.path.iterdir(), directory.path):
+        os.utime(path, (then, then))
+    return directory
+
+
+def test_a_start_removes_what_engines_left_a_week_ago_but_nothing_that_somebody_uses(make_spec):
+    spec = make_spec()
+    old, recent, used, given, running = (
+        EngineDirectory.of(replace(spec, model=name))
+        for name in ("old", "recent", "used", "given", "running")
+    )
+    for directory in (old, recent, used, given):
+        directory.log_path.write_text("died of something")
+    ensure_engine(replace(spec, model="running"))
+    for directory in (old, used, given, running):
+        age(directory)
+    using = used.use()
+    EngineDirectory.of(replace(spec, model="given"))
+    ensure_engine(spec)
+    os.close(using)
+    assert not old.path.exists()
+    assert all(directory.log_path.exists() for directory in (recent, used, given, running))
+
+
+def test_nothing_is_removed_while_a_directory_is_being_given(make_spec):
+    spec = make_spec()
+    old = age(EngineDirectory.of(spec))
+    with uncleaned(old.path.parent):
+        remove_old(old.path.parent)
+        assert old.path.exists()
+    remove_old(old.path.parent)
+    assert not old.path.exists()

@@ -7,15 +7,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from jobs import main_job
+from jobs.place import Place
 from pipelines import runner
+from pipelines.artifacts import Artifacts
 from pipelines.engines.homes import spec_digest
 from pipelines.engines.host import running_engines
 from pipelines.engines.of_run import RunEngines, end_engines, owner_of
 from pipelines.engines.protocol import GeneratorSpec
+from pipelines.lakehouse import Lakehouse
 from pipelines.runner import Runner
 from tests.unit.engines.test_host import eventually, starts
 
@@ -23,13 +27,13 @@ from tests.unit.engines.test_host import eventually, starts
 @pytest.fixture
 def spec(make_spec: Callable[..., GeneratorSpec]) -> GeneratorSpec:
     """An engine of run `r` that ends when its lease was not renewed for 4 s."""
-    return make_spec(owner=owner_of("r"), lease=4.0)
+    return make_spec(owner=owner_of("r", "mart", Path("lakehouse")), lease=4.0)
 
 
 @pytest.fixture
 def step(spec: GeneratorSpec) -> Callable[[], RunEngines]:
     """Makes what the process of a single step has of the engines of run `r`; 6 s are for the next one to come."""
-    return lambda: RunEngines("r", spec.home, handover=6.0)
+    return lambda: RunEngines(spec.owner, spec.home, handover=6.0)
 
 
 def test_steps_hand_the_engine_on_and_the_lease_ends_it_when_none_comes(
@@ -61,7 +65,7 @@ def test_a_device_is_freed_when_no_other_step_uses_its_engine(
     with ThreadPoolExecutor(1) as pool:
         freed = pool.submit(trainer.free_device)
         time.sleep(1.0)
-        assert end_engines("r", spec.home) == 0
+        assert end_engines(spec.owner, spec.home) == 0
         assert running_engines(spec.home) and not freed.done()
         user.let_go()
         freed.result(10)
@@ -80,22 +84,53 @@ def test_an_engine_of_other_settings_makes_room(step: Callable[[], RunEngines], 
     assert left.state == "ready" and left.digest == spec_digest(other)
 
 
-def test_a_single_step_leaves_the_engine_which_ends_with_the_run(
-    spec: GeneratorSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
+    """Makes the place of a lakehouse below a folder, without its tables; engines' home is the test's own."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr(runner, "History", lambda *_: None)
     monkeypatch.setattr(main_job, "RunLease", lambda *_: SimpleNamespace(release=lambda: None))
-    spec = replace(spec, home="")
-    nothing = SimpleNamespace(lakehouse=None, gates=None)
 
+    def make(name: str) -> Any:
+        lakehouse = Lakehouse(cast(Any, None), folder=tmp_path / name / "tables")
+        return Place(lakehouse, Artifacts(tmp_path / "artifacts"), tmp_path / name)
+
+    return make
+
+
+def run_of(place: Any, **how: bool) -> Runner:
+    return Runner(place.lakehouse, place.artifacts, cast(Any, SimpleNamespace(gates=None)), "r", **how)
+
+
+def test_a_single_step_leaves_the_engine_which_ends_with_the_run(
+    spec: GeneratorSpec, place: Callable[[str], Any]
+) -> None:
     def left_by(**how: bool) -> int:
-        it = Runner(nothing, nothing, nothing, "r", **how)
-        it.engines.start(spec)
+        it = run_of(place("lakehouse"), **how)
+        it.engines.start(replace(spec, home="", owner=it.engines.owner))
         it.close()
         return len(running_engines())
 
     assert left_by(single_step=True) == 1
-    main_job.run_one(nothing, nothing, Namespace(name="end", run_id="r", holder=None))
+    options = Namespace(name="end", run_id="r", holder=None)
+    main_job.run_one(place("another"), cast(Any, None), options)
+    assert running_engines(), "another lakehouse's"
+    main_job.run_one(place("lakehouse"), cast(Any, None), options)
     assert not running_engines()
     assert left_by() == 0
+
+
+def test_a_run_leaves_the_engine_of_the_same_run_in_another_lakehouse(
+    spec: GeneratorSpec, place: Callable[[str], Any], tmp_path: Path
+) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "link").symlink_to("one")
+    mine, mine_too, other = (run_of(place(name)) for name in ("one", "link", "other"))
+    for it in (mine, mine_too, other):
+        it.engines.start(replace(spec, home="", owner=it.engines.owner))
+    assert len(starts(tmp_path)) == 2
+    mine.close()
+    (left,) = running_engines()
+    assert left.owner == other.engines.owner
+    mine_too.close()
+    other.close()

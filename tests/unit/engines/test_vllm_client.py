@@ -167,6 +167,17 @@ def test_a_hanging_engine_is_replaced(make_spec, make_request, open_client, tmp_
 
 
 @pytest.mark.parametrize(
+    ("kind", "patience", "engines"), [(10, 0.5, 1), (12, 0.1, 2)], ids=["for a while", "without end"]
+)
+def test_an_engine_that_computes_has_ten_times_as_long(
+    make_spec, make_request, open_client, tmp_path, kind, patience, engines
+):
+    (outcome,) = open_client(make_spec(hang_seconds=patience)).generate([make_request(0, kind)])
+    assert outcome.text == "base 0"
+    assert len(lines(tmp_path, "starts")) == engines
+
+
+@pytest.mark.parametrize(
     ("kinds", "words"), [((400,), "bad row 19"), ((3,), "not an answer"), ((400, 3), "not an answer")]
 )
 def test_a_server_that_refuses_everything_is_the_engines_fault(
@@ -187,11 +198,11 @@ def test_an_adapter_that_changes_nothing_is_an_error(make_spec, make_request, op
 def test_an_engine_that_hangs_over_an_adapter_is_replaced_once(
     make_spec, make_request, open_client, tmp_path
 ):
-    client = open_client(make_spec(adapters=1, hang_seconds=0.4), adapter(tmp_path, "stuck-once"))
+    client = open_client(make_spec(adapters=1, hang_seconds=0.2), adapter(tmp_path, "stuck-once"))
     (outcome,) = client.generate([make_request(0, adapter="stuck-once")])
     assert outcome.text == "stuck-once 0"
     assert len(lines(tmp_path, "starts")) == 2
-    client = open_client(make_spec(adapters=1, hang_seconds=0.2), adapter(tmp_path, "stuck"))
+    client = open_client(make_spec(adapters=1, hang_seconds=0.1), adapter(tmp_path, "stuck"))
     with pytest.raises(
         EngineError, match="died or hung twice while it loaded or proved adapter 'stuck': timed out"
     ):
