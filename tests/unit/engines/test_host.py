@@ -229,9 +229,9 @@ def test_a_start_removes_what_engines_left_a_week_ago_but_nothing_that_somebody_
     for directory in (old, recent, used, given):
         directory.log_path.write_text("died of something")
     ensure_engine(replace(spec, model="running"))
+    using = used.use()
     for directory in (old, used, given, running):
         age(directory)
-    using = used.use()
     EngineDirectory.of(replace(spec, model="given"))
     ensure_engine(spec)
     os.close(using)
