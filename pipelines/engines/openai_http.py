@@ -78,6 +78,8 @@ class OpenAIGenerator:
                 f"the endpoint {self._endpoint.base_url} does not say how many tokens an answer took, so no budget can "
                 "be kept: set target.endpoint.budget to null"
             )
+        if reason == "error":
+            return failed(request, "unreadable", "the endpoint's model failed in mid-answer", seconds)
         if not isinstance(text, str):
             return failed(request, "refused", f"no text, finish reason {reason}", seconds)
         finish = reason if reason in ("length", _FILTERED) else "stop"

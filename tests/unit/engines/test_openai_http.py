@@ -57,6 +57,8 @@ class Endpoint(JsonHandler):
         elif word == "filtered":
             choice = {"message": {"content": None}, "finish_reason": "content_filter"}
             self.reply(200, {"choices": [choice], "usage": {"prompt_tokens": 4, "completion_tokens": 0}})
+        elif word == "half":
+            self.reply(200, {"choices": [{"message": {"content": "half an"}, "finish_reason": "error"}]})
         elif word == "odd":
             self.reply(200, {"nothing": 1})
         elif word == "deep":
@@ -94,6 +96,10 @@ def test_rows_are_answered_tried_again_or_marked(spec):
     assert found["busy"].text == "busy 3"
     assert found["bad"].error_kind == "refused"
     assert found["odd"].error_kind == "unreadable"
+
+
+def test_half_an_answer_that_ends_with_an_error_is_none(spec):
+    assert ask(spec, "hello", "half")["half"].error_kind == "unreadable"
 
 
 def test_an_answer_that_is_nested_too_deep_is_unreadable(spec):
