@@ -181,6 +181,8 @@ async def main() -> None:
         raise RuntimeError("CUDA out of memory. Tried to allocate 3 GiB")
     if "slow" in sys.argv:
         await asyncio.sleep(2)
+    while "held" in sys.argv and not (STATE / "go").exists():
+        await asyncio.sleep(0.05)
     server = await asyncio.start_unix_server(serve, SOCKET)
     await server.serve_forever()
 

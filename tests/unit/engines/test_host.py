@@ -191,17 +191,27 @@ def test_an_engine_that_stands_alone_ends_its_owners_others_on_the_device(make_s
             assert ensure_engine(spec) == second
 
 
-def test_engines_start_one_after_the_other_on_a_gpu_and_side_by_side_on_two(make_spec, monkeypatch):
-    starting = []
+def test_engines_start_one_after_the_other_on_a_gpu_and_side_by_side_on_two(make_spec, monkeypatch, tmp_path):
+    state = tmp_path / "state"
+
+    def started() -> int:
+        return len((state / "starts").read_text().split()) if (state / "starts").exists() else 0
+
     with ExitStack() as stack, ThreadPoolExecutor(3) as pool:
-        for device, name in (("0", "first"), ("1", "beside"), ("0", "second")):
+        stack.callback(lambda: (state / "go").touch())
+        starting = []
+        for device, name, there in (("0", "first", 1), ("1", "beside", 2), ("0", "second", 2)):
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", device)
-            spec = replace(make_spec("slow"), model=name)
+            spec = replace(make_spec("held"), model=name)
             stack.enter_context(keep_alive(spec))
             starting.append(pool.submit(ensure_engine, spec))
-            time.sleep(0.5)  # it knows its device by then
-        first, beside, second = (engine.result().started for engine in starting)
-    assert beside - first < 1.9 <= 2.0 <= second - first, "a slow start takes two seconds"
+            deadline = time.monotonic() + 60
+            while started() < there and time.monotonic() < deadline:
+                time.sleep(0.05)
+        time.sleep(1)  # in which the second would start
+        assert started() == 2
+        (state / "go").touch()
+        assert len({engine.result().ident for engine in starting}) == 3
 
 
 def test_an_engine_of_answers_that_stands_alone_leaves_one_of_verdicts(make_spec):
