@@ -197,7 +197,7 @@ def test_engines_start_one_after_the_other_on_a_gpu_and_side_by_side_on_two(make
     def started() -> int:
         return len((state / "starts").read_text().split()) if (state / "starts").exists() else 0
 
-    with ExitStack() as stack, ThreadPoolExecutor(3) as pool:
+    with ThreadPoolExecutor(3) as pool, ExitStack() as stack:
         stack.callback(lambda: (state / "go").touch())
         starting = []
         for device, name, there in (("0", "first", 1), ("1", "beside", 2), ("0", "second", 2)):
