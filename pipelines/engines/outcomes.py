@@ -55,11 +55,13 @@ class Refusals:
         Raises:
             EngineError: it is one too many.
         """
-        if outcome.error_kind in ("too_long", "took_engine_down"):
+        if self._answered or outcome.error_kind in ("too_long", "took_engine_down"):
             return
-        self._answered = self._answered or outcome.error_kind is None
+        if outcome.error_kind is None:
+            self._answered = True
+            return
         self._refused += 1
-        if self._refused >= self._FIRST and not self._answered:
+        if self._refused >= self._FIRST:
             raise EngineError(
                 f"{self._who} refuses every request: none of the first {self._FIRST} was answered; lastly: {outcome.error}"
             )

@@ -199,19 +199,17 @@ def sentence(gate: str, results: Sequence[CheckResult], run_id: str, round: int)
     also = f" ({', '.join(other.check_name for other in others)} failed too)" if others else ""
     saw = _saw(json.loads(first.observed))
     remedy = first.remedy[:1].lower() + first.remedy[1:].rstrip(".")
+    # Before round 0 there is nothing to go on from.
+    on, command = "in another run", "mart run --run-id NEW"
+    if round > 0:
+        on, command = f"from round {round - 1}", fork_command(run_id, round - 1)
     return (
         f"Gate {gate} refused {first.rows} rows: check {first.check_name} saw {saw}{about} and wants "
         f"{_want(wanted)}{also}; remedy: {remedy}; the ways out are to let the batch pass by name with "
         f"`mart override {shlex.quote(run_id)} --round {round} --gate {gate} --check {shlex.quote(first.check_name)} "
-        f"--by YOU --reason WHY`, or to go on {_another_run(run_id, round)} --set KEY=VALUE`, beside "
+        f"--by YOU --reason WHY`, or to go on {on} under changed settings with `{command} --set KEY=VALUE`, beside "
         "this run's --config and --set."
     )
-
-
-def _another_run(run_id: str, round: int) -> str:
-    if round == 0:  # before which there is nothing to go on from
-        return "under changed settings in another run, `mart run --run-id NEW"
-    return f"from round {round - 1} under changed settings with `{fork_command(run_id, round - 1)}"
 
 
 def _want(wanted: dict[str, Any]) -> str:
