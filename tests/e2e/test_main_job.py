@@ -52,9 +52,9 @@ def _wait_for(log: Path, words: str, process: "subprocess.Popen[bytes]") -> None
         time.sleep(0.2)
 
 
-def test_every_step_of_both_rounds_is_published_once(finished: Any) -> None:
+def test_every_step_of_both_rounds_is_published_once(finished: Any, told: Any) -> None:
     query = "SELECT round, step, count(*) AS n FROM steps WHERE state = 'done' GROUP BY round, step"
-    rows = [json.loads(line) for line in finished("sql", query, "--format", "json").stdout.splitlines()]
+    rows = [json.loads(line) for line in told(finished, "sql", query, "--format", "json").splitlines()]
     assert {row["n"] for row in rows} == {1}
     assert {row["step"] for row in rows if row["round"] == 1} >= {
         "attack",
@@ -66,8 +66,8 @@ def test_every_step_of_both_rounds_is_published_once(finished: Any) -> None:
     }
 
 
-def test_a_run_that_was_killed_proves_whole(finished: Any) -> None:
-    assert "holds" in finished("verify", "t").stdout.splitlines()[-1]
+def test_a_run_that_was_killed_proves_whole(finished: Any, told: Any) -> None:
+    assert "holds" in told(finished, "verify", "t").splitlines()[-1]
 
 
 def test_the_summary_shows_both_rounds_by_truth_and_by_reward_model(finished: Any, told: Any) -> None:

@@ -1,5 +1,6 @@
 """Fixtures of the tests that need Spark: one session for all of them."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -30,9 +31,21 @@ def lakehouse(spark: SparkSession, tmp_path: Path) -> Lakehouse:
     return Lakehouse(spark, f"t_{tmp_path.name}".replace("-", "_"), tmp_path / "lakehouse")
 
 
+@pytest.fixture(scope="session")
+def imported(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a lakehouse that has all tables, and the small world's data in them: what a test copies, it need not make."""
+    folder = tmp_path_factory.mktemp("imported")
+    made = Lakehouse(spark, "imported", folder / "lakehouse")
+    made.ensure()
+    import_all(made, Mart(folder, SMALL).config().data, folder / "prepared")
+    assert made.folder is not None
+    return made.folder
+
+
 @pytest.fixture
 def runner_of(
     lakehouse: Lakehouse,
+    imported: Path,
     tmp_path: Path,
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
@@ -40,13 +53,13 @@ def runner_of(
     """Begins a run of one round over the small world, with answers by script and the settings given; its runner."""
     monkeypatch.setenv("MART_CACHE", str(tmp_path_factory.mktemp("cache")))
     models = tiny_models(tmp_path / "models")
-    lakehouse.ensure()
+    assert lakehouse.folder is not None
+    shutil.copytree(imported, lakehouse.folder)
     with ExitStack() as opened:
 
         def make(settings: dict[str, Any], run_id: str = "r", fork: tuple[str, int] | None = None) -> Runner:
             config = Mart(tmp_path, SMALL | SCRIPTED | models | {"rounds": 1} | settings).config()
             begin(lakehouse, config, run_id, fork)
-            import_all(lakehouse, config.data, tmp_path / "prepared")
             made = Runner(lakehouse, Artifacts(tmp_path / "artifacts"), config, run_id)
             return opened.enter_context(closing(made))
 

@@ -28,19 +28,27 @@ def test_each_row_gets_its_own_adapter_and_a_row_without_one_gets_none(slots: li
     torch.testing.assert_close(whole, expected)
 
 
-@pytest.mark.parametrize(
-    ("asked", "taken"), [("all", "GroupedLora"), ("logits", "GroupedLogits"), ("", "PunicaWrapperCPU")]
-)
-def test_vllm_takes_it_up_only_in_the_servers_started_here(asked: str, taken: str) -> None:
+# vLLM is imported once; each child is then what a server is that starts with the variable so.
+_CODE = """
+import os, sys
+from vllm.platforms.cpu import CpuPlatform
+from vllm.plugins import load_general_plugins
+for asked in sys.argv[2:]:
+    if not os.fork():
+        os.environ[sys.argv[1]] = asked
+        load_general_plugins()
+        print(CpuPlatform.get_punica_wrapper().rpartition(".")[2], flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+def test_vllm_takes_it_up_only_in_the_servers_started_here() -> None:
     pytest.importorskip("vllm")
-    code = (
-        "from vllm.plugins import load_general_plugins; load_general_plugins()\n"
-        "from vllm.platforms.cpu import CpuPlatform; print(CpuPlatform.get_punica_wrapper())"
-    )
-    said = subprocess.run(
-        [sys.executable, "-c", code], env={"PATH": "", GROUPED_LORA: asked}, capture_output=True, text=True
-    )
-    assert said.stdout.strip().endswith(f".{taken}"), said.stderr
+    taken = {"all": "GroupedLora", "logits": "GroupedLogits", "": "PunicaWrapperCPU"}
+    words = [sys.executable, "-c", _CODE, GROUPED_LORA, *taken]
+    said = subprocess.run(words, env={"PATH": ""}, capture_output=True, text=True)
+    assert said.stdout.split()[-3:] == list(taken.values()), said.stderr
 
 
 def test_a_compiled_model_keeps_the_products_of_vllm_in_its_layers() -> None:
