@@ -9,13 +9,13 @@ lengths vary as real ones do) and sends exactly these, token for token
 - through the pipeline: `ask_all` on a lakehouse of its own, on local Spark; once for each number of chunks in flight, where all but
   the last ask the same prompts with other seeds;
 - to the same server, by a client of a few lines that keeps as many requests in flight;
-- to the offline `LLM`, all at once.
+- to the offline `LLM`, a slice at once.
 
-A machine's speed moves by more within minutes than what is measured here, so the first two take turns on one engine slice by slice, each
-time in another order and after its prefixes were forgotten; ratios are of the sums over all slices, and those of each slice tell
-the spread. Each slice is a step of its own. A few rows, of one chunk, go both ways in every slice too: what the pipeline takes longer for
-these is the fixed cost of a step, and what is left of the time beyond it is told as the sustained rate. Ratios are to the bare server, above 1 is
-faster; the offline `LLM` runs after all others, at another time.
+A machine's speed moves by more within minutes than what is measured here, so all of them take turns slice by slice, each time in another
+order and after the prefixes were forgotten; the offline `LLM` is loaded beside the server, and idle while others are asked.
+Ratios are of the sums over all slices, and those of each slice tell the spread. Each slice is a step of its own. A few rows, of one chunk, go
+through pipeline and bare server in every slice too: what the pipeline takes longer for these is the fixed cost of a step, and what is left
+of the time beyond it is told as the sustained rate. Ratios are to the bare server and to the offline `LLM`, above 1 is faster.
 As JSON with the machine's description.
 
 A GPU wants a larger model and more at a time than two cores: `--model DIR --sequences 256 --partitions 4 --chunk-rows 2048`.
@@ -31,7 +31,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -60,7 +60,7 @@ from sandbox.lexicon import FORBIDDEN
 from sandbox.templates import SEEN_STYLES
 from sandbox.writer import Writer
 
-BARE = "bare server"
+BARE, OFFLINE = "bare server", "offline LLM"
 # Tokens that an answer may take, one drawn for each row: nearly all take them all. They are the middles of the tenths of what people
 # preferred or not in red-team dialogues (first 4,600 answers of HH-RLHF's harmless pairs, SmolLM2's tokens).
 LENGTHS = (6, 11, 16, 21, 27, 35, 45, 59, 80, 128)
@@ -211,9 +211,8 @@ def bare_server(socket: str, requests: list[GenerationRequest], in_flight: int) 
     return Measured(time.perf_counter() - started, sum(tokens), len(tokens))
 
 
-def _offline(
-    arguments: Mapping[str, Any], adapters: list[Adapter], requests: list[GenerationRequest], to: Any
-) -> None:
+def _serve_offline(arguments: Mapping[str, Any], adapters: list[Adapter], line: Any) -> None:
+    """Answer lists of requests with seconds and tokens until there are no more: a process of its own."""
     from vllm import LLM, SamplingParams, TokensPrompt
     from vllm.lora.request import LoRARequest
 
@@ -221,8 +220,10 @@ def _offline(
     loras = {
         adapter.name: LoRARequest(adapter.name, at + 1, adapter.path) for at, adapter in enumerate(adapters)
     }
-
-    def ask(these: list[GenerationRequest]) -> int:
+    line.send(None)
+    while (these := line.recv()) is not None:
+        llm.reset_prefix_cache()
+        started = time.perf_counter()
         answers = llm.generate(
             [TokensPrompt(prompt_token_ids=list(request.token_ids)) for request in these],
             [
@@ -237,17 +238,21 @@ def _offline(
             lora_request=[loras.get(request.adapter or "") for request in these],  # type: ignore[misc]
             use_tqdm=False,
         )
-        return sum(len(answer.outputs[0].token_ids) for answer in answers)
-
-    ask(requests[:4])
-    started = time.perf_counter()
-    tokens = ask(requests)
-    to.send((time.perf_counter() - started, tokens))
+        line.send(
+            (time.perf_counter() - started, sum(len(answer.outputs[0].token_ids) for answer in answers))
+        )
 
 
-def offline(spec: GeneratorSpec, adapters: list[Adapter], requests: list[GenerationRequest]) -> Measured:
-    """The requests through `vllm.LLM` in a process of its own, set up as the server is."""
+@contextmanager
+def offline(
+    spec: GeneratorSpec, adapters: list[Adapter]
+) -> Iterator[Callable[[list[GenerationRequest]], Measured]]:
+    """`vllm.LLM` in a process of its own, set up as the server is; asks it, and computes nothing while it isn't asked."""
     settings, dropped = engine_environment(spec)
+    arguments = engine_arguments(spec)
+    arguments |= {
+        name.replace("-", "_"): value for name, value in spec.options.get("server_args", {}).items()
+    }
     before = dict(os.environ)
     os.environ.update(settings)
     for name in dropped:
@@ -255,19 +260,25 @@ def offline(spec: GeneratorSpec, adapters: list[Adapter], requests: list[Generat
     try:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        arguments = engine_arguments(spec)
-        arguments |= {
-            name.replace("-", "_"): value for name, value in spec.options.get("server_args", {}).items()
-        }
-        process = context.Process(target=_offline, args=(arguments, adapters, requests, theirs))
+        process = context.Process(target=_serve_offline, args=(arguments, adapters, theirs))
         process.start()
-        theirs.close()
-        seconds, tokens = ours.recv()
-        process.join()
     finally:
         os.environ.clear()
         os.environ.update(before)
-    return Measured(seconds, tokens, len(requests))
+    theirs.close()
+    ours.recv()
+
+    def ask(these: list[GenerationRequest]) -> Measured:
+        ours.send(these)
+        seconds, tokens = ours.recv()
+        return Measured(seconds, tokens, len(these))
+
+    try:
+        yield ask
+        ours.send(None)
+        process.join()
+    finally:
+        process.kill()
 
 
 def main() -> int:
@@ -285,7 +296,9 @@ def main() -> int:
     parser.add_argument("--sequences", type=int, default=96, help="as `engine.max_num_seqs`")
     parser.add_argument("--in-flight", type=int, default=64, help="requests of a task, as `engine.in_flight`")
     parser.add_argument("--partitions", type=int, default=2, help="tasks of a chunk, as `engine.partitions`")
-    parser.add_argument("--memory-share", type=float, default=0.9, help="of a GPU, as `engine.memory_share`")
+    parser.add_argument(
+        "--memory-share", type=float, default=0.45, help="of a GPU, each of the server and the offline LLM"
+    )
     parser.add_argument("--engine-options", default="{}", help="as `engine.options` has them, JSON")
     parser.add_argument("--without-offline", action="store_true", help="leave out the offline LLM")
     parser.add_argument("--output", type=Path, help="a JSON file for the result")
@@ -297,7 +310,6 @@ def main() -> int:
     ways: dict[str, list[Measured]] = {}
     planned: list[float] = []
     fixed: list[float] = []
-    asked: list[GenerationRequest] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         adapters = random_adapters(model.path, folder, options.adapters)
@@ -312,8 +324,13 @@ def main() -> int:
             few, many = prompts(options.few), prompts(options.rows)
             names = _names(adapters)
             pipeline.plan("warm", few, names)
-            with engine(spec, adapters) as socket:
+            with ExitStack() as opened:
+                socket = opened.enter_context(engine(spec, adapters))
                 pipeline.ask("warm", spec, adapters, tries[0])  # Spark's workers import what they need
+                ask_offline = None
+                if not options.without_offline:
+                    ask_offline = opened.enter_context(offline(spec, adapters))
+                    ask_offline(pipeline.requests("warm"))
                 for at in range(options.slices):
                     turn: list[tuple[str, Callable[[], Measured]]] = []
                     for number in tries:
@@ -322,8 +339,9 @@ def main() -> int:
                         piped = partial(pipeline.ask, run, spec, adapters, number)
                         turn.append((f"pipeline, {number} in flight", piped))
                     requests = pipeline.requests(run)
-                    asked += requests
                     turn.append((BARE, partial(bare_server, socket, requests, held)))
+                    if ask_offline is not None:
+                        turn.append((OFFLINE, partial(ask_offline, requests)))
                     first = at % len(turn)
                     for way, ask in turn[first:] + turn[:first]:
                         _tell(ways, way, _uncached(socket, ask))
@@ -332,8 +350,6 @@ def main() -> int:
                     alone = _uncached(socket, partial(bare_server, socket, pipeline.requests(run), held))
                     whole = _uncached(socket, partial(pipeline.ask, run, spec, adapters, tries[0]))
                     fixed.append(whole.seconds - alone.seconds)
-        if not options.without_offline:
-            _tell(ways, "offline LLM", offline(spec, adapters, asked))
     figures: dict[str, Any] = {
         "rows": options.rows, "slices": options.slices, "adapters": options.adapters, "chunk_rows": options.chunk_rows,
         "model": options.model, "sequences": options.sequences, "in_flight": options.in_flight, "partitions": options.partitions,
@@ -341,24 +357,34 @@ def main() -> int:
         "seconds_to_plan": [round(one, 2) for one in planned], "fixed_seconds": [round(one, 2) for one in fixed],
         "ways": {},
     }  # fmt: skip
-    bare = ways[BARE]
+    others = {"bare_server": BARE} | ({"offline": OFFLINE} if OFFLINE in ways else {})
     for way, found in ways.items():
         line: dict[str, Any] = {
             "seconds": [round(one.seconds, 2) for one in found], "rows": sum(one.rows for one in found),
             "tokens": sum(one.tokens for one in found), "tokens_a_second": round(total(found).rate, 1),
-            "ratio_to_bare_server": round(total(found).rate / total(bare).rate, 4),
         }  # fmt: skip
+        line |= _ratios(found, {name: ways[other] for name, other in others.items()}, "ratio_to")
         if way.startswith("pipeline"):
             sustained = [
                 replace(one, seconds=one.seconds - cost) for one, cost in zip(found, fixed, strict=True)
             ]
-            line["sustained_ratio_to_bare_server"] = round(total(sustained).rate / total(bare).rate, 4)
-            line["of_each_slice"] = [
-                round(one.rate / other.rate, 4) for one, other in zip(sustained, bare, strict=True)
-            ]
+            line |= _ratios(
+                sustained, {name: ways[other] for name, other in others.items()}, "sustained_ratio_to"
+            )
         figures["ways"][way] = line
     give_result("throughput", figures, options.output)
     return 0
+
+
+def _ratios(found: Sequence[Measured], others: Mapping[str, Sequence[Measured]], name: str) -> dict[str, Any]:
+    """Tokens a second to those of others, of all slices and of each."""
+    ratios: dict[str, Any] = {}
+    for other, theirs in others.items():
+        ratios[f"{name}_{other}"] = round(total(found).rate / total(theirs).rate, 4)
+        ratios[f"{name}_{other}_by_slice"] = [
+            round(one.rate / their.rate, 4) for one, their in zip(found, theirs, strict=True)
+        ]
+    return ratios
 
 
 def total(found: Sequence[Measured]) -> Measured:
