@@ -357,20 +357,18 @@ def main() -> int:
         "seconds_to_plan": [round(one, 2) for one in planned], "fixed_seconds": [round(one, 2) for one in fixed],
         "ways": {},
     }  # fmt: skip
-    others = {"bare_server": BARE} | ({"offline": OFFLINE} if OFFLINE in ways else {})
+    others = {name: ways[way] for name, way in (("bare_server", BARE), ("offline", OFFLINE)) if way in ways}
     for way, found in ways.items():
         line: dict[str, Any] = {
             "seconds": [round(one.seconds, 2) for one in found], "rows": sum(one.rows for one in found),
             "tokens": sum(one.tokens for one in found), "tokens_a_second": round(total(found).rate, 1),
         }  # fmt: skip
-        line |= _ratios(found, {name: ways[other] for name, other in others.items()}, "ratio_to")
+        line |= _ratios(found, others, "ratio_to")
         if way.startswith("pipeline"):
             sustained = [
                 replace(one, seconds=one.seconds - cost) for one, cost in zip(found, fixed, strict=True)
             ]
-            line |= _ratios(
-                sustained, {name: ways[other] for name, other in others.items()}, "sustained_ratio_to"
-            )
+            line |= _ratios(sustained, others, "sustained_ratio_to")
         figures["ways"][way] = line
     give_result("throughput", figures, options.output)
     return 0

@@ -35,11 +35,11 @@ def lakehouse(spark: SparkSession, tmp_path: Path) -> Lakehouse:
 def imported(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a lakehouse that has all tables, and the small world's data in them: what a test copies, it need not make."""
     folder = tmp_path_factory.mktemp("imported")
-    made = Lakehouse(spark, "imported", folder / "lakehouse")
+    tables = folder / "lakehouse"
+    made = Lakehouse(spark, "imported", tables)
     made.ensure()
-    import_all(made, Mart(folder, SMALL).config().data, folder / "prepared")
-    assert made.folder is not None
-    return made.folder
+    import_all(made, Mart(tables, SMALL).config().data, folder / "prepared")
+    return tables
 
 
 @pytest.fixture

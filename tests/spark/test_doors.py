@@ -62,17 +62,19 @@ def door(folder: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCap
 @pytest.fixture
 def step(folder: Path, door: Door) -> Door:
     """Runs `mart step` of the run `nightly` for a scheduler's run."""
+    return lambda name, holder, *more: door(*_step_words(folder, name, holder), *more)
+
+
+def _step_words(folder: Path, name: str, holder: str) -> list[str]:
     config = str(folder / "run.yaml")
-    return lambda name, holder, *more: door(
-        "step", name, "--run-id", "nightly", "--config", config, "--holder", holder, *more
-    )
+    return ["step", name, "--run-id", "nightly", "--config", config, "--holder", holder]
 
 
 @pytest.fixture(scope="module")
 def begun(folder: Path) -> None:
     """The run, taken by the scheduler's run `monday` for all tests here; one that lets it go takes it again."""
-    words = ["--run-id", "nightly", "--config", str(folder / "run.yaml"), "--holder", "monday"]
-    assert main(["step", "begin", *words, "--lakehouse", str(folder / "lakehouse")]) == 0
+    words = _step_words(folder, "begin", "monday")
+    assert main([*words, "--lakehouse", str(folder / "lakehouse")]) == 0
 
 
 @pytest.mark.usefixtures("begun")

@@ -1,14 +1,12 @@
 """Adapters applied group by group give what each row's own adapter gives it, and nothing to a row that has none."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from pipelines.engines.grouped_lora import GROUPED_LORA, add_delta, groups_of
 from pipelines.engines.launch import engine_environment
 from pipelines.engines.protocol import GeneratorSpec
+from tests.unit.engines import in_vllm
 
 SLOTS, RANK, WIDTH, OUT = 3, 4, 8, 10
 
@@ -28,27 +26,16 @@ def test_each_row_gets_its_own_adapter_and_a_row_without_one_gets_none(slots: li
     torch.testing.assert_close(whole, expected)
 
 
-# vLLM is imported once; each child is then what a server is that starts with the variable so.
-_CODE = """
-import os, sys
+_SETUP = """
 from vllm.platforms.cpu import CpuPlatform
-from vllm.plugins import load_general_plugins
-for asked in sys.argv[2:]:
-    if not os.fork():
-        os.environ[sys.argv[1]] = asked
-        load_general_plugins()
-        print(CpuPlatform.get_punica_wrapper().rpartition(".")[2], flush=True)
-        os._exit(0)
-    os.wait()
+def said():
+    return CpuPlatform.get_punica_wrapper().rpartition(".")[2]
 """
 
 
 def test_vllm_takes_it_up_only_in_the_servers_started_here() -> None:
-    pytest.importorskip("vllm")
     taken = {"all": "GroupedLora", "logits": "GroupedLogits", "": "PunicaWrapperCPU"}
-    words = [sys.executable, "-c", _CODE, GROUPED_LORA, *taken]
-    said = subprocess.run(words, env={"PATH": ""}, capture_output=True, text=True)
-    assert said.stdout.split()[-3:] == list(taken.values()), said.stderr
+    assert in_vllm.said(_SETUP, GROUPED_LORA, taken) == list(taken.values())
 
 
 def test_a_compiled_model_keeps_the_products_of_vllm_in_its_layers() -> None:
