@@ -149,12 +149,10 @@ def _effect(options: argparse.Namespace) -> None:
 
 def _verify(options: argparse.Namespace) -> None:
     from pipelines.errors import IntegrityError
-    from pipelines.gates.expectations import import_ahead
     from pipelines.verify import verify_run
     from schemas.tables import BY_NAME
 
-    import_ahead()
-    with open_place(options) as place:
+    with open_place(options, asks_models=False) as place:
         place.lakehouse.ready(*BY_NAME)  # it reads most: several at a time
         findings = verify_run(place.lakehouse, place.artifacts, options.run_id)
     for line in findings.checked:

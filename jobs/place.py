@@ -42,6 +42,7 @@ def open_place(
     create: bool = False,
     everything: bool = False,
     views: Collection[str] = (),
+    asks_models: bool = True,
 ) -> Iterator[Place]:
     """Open the tables that the options name; ends the Spark session if it was made here.
 
@@ -51,6 +52,7 @@ def open_place(
         everything: whether any table and view may be asked for; otherwise tables are made ready when they are touched.
         views: names of those that are asked for. A platform keeps them from the first `run` or `begin` on; the local
             catalog forgets them with the process, and making them takes seconds.
+        asks_models: whether tasks may ask models or tokenize; see `open_session`.
 
     Raises:
         ConfigError: the options contradict each other, or there is no lakehouse.
@@ -68,7 +70,7 @@ def open_place(
         raise ConfigError(
             f"there is no lakehouse at {folder}: name one with --lakehouse, or make one with `mart run`"
         )
-    with scratch_folder() as scratch, open_session(scratch) as spark:
+    with scratch_folder() as scratch, open_session(scratch, asks_models=asks_models) as spark:
         if folder is not None:
             lakehouse = Lakehouse(spark, "mart", folder / "tables")
             artifacts = Artifacts(options.artifacts or folder / "artifacts")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame, Row, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import to_arrow_schema
 from pyspark.sql.types import StructField, StructType, _parse_datatype_string
@@ -37,6 +37,10 @@ _CONFLICT = re.compile(
     r"Concurrent\w+Exception|(Metadata|Protocol)ChangedException|DELTA_(CONCURRENT|METADATA_CHANGED|PROTOCOL_CHANGED)"
 )
 _TRIES = 6
+# What Delta calls commits that leave all rows as they are.
+_ROWS_STAY = (
+    "CREATE TABLE", "SET TBLPROPERTIES", "ADD COLUMNS", "ADD CONSTRAINT", "VACUUM START", "VACUUM END",
+)  # fmt: skip
 # Between the log's folder and the first commit in it lies the time of a few file operations.
 _BEGUN_SECONDS = 5.0
 
@@ -294,6 +298,20 @@ class Lakehouse:
         row = self.spark.sql(f"DESCRIBE HISTORY {self.name(table)} LIMIT 1").select("version").head()
         return int(row["version"]) if row else 0
 
+    def last_change(self, table: str) -> int:
+        """The newest version of a table whose commit may have changed or removed rows, as Delta's history has it.
+
+        All commits after it only added rows, or none. Where the history no longer begins with the table, that is at least
+        the version before what is left of it.
+        """
+        self.ready(table)
+        history = self.spark.sql(f"DESCRIBE HISTORY {self.name(table)}").select(
+            "version", "operation", "operationParameters", "operationMetrics"
+        )
+        commits = history.collect()
+        unknown = min(row["version"] for row in commits) - 1
+        return max([unknown, *(row["version"] for row in commits if _may_change_rows(row))])
+
     def read(self, table: str, version: int | None = None) -> DataFrame:
         """A table, at a version or as it is now, with the columns that `schemas/` promises.
 
@@ -390,6 +408,19 @@ def partition_columns(lines: Sequence[str]) -> tuple[str, ...]:
     section = lines[lines.index("# Partition Information") + 1 :]
     names = section[1:] if section[:1] == ["# col_name"] else section
     return tuple(takewhile(lambda line: line and not line.startswith("# "), names))
+
+
+def _may_change_rows(commit: Row) -> bool:
+    """Whether a row of a table's history is of a commit that may have changed or removed rows."""
+    if commit["operation"] in _ROWS_STAY:
+        return False
+    if commit["operation"] != "WRITE":
+        return True
+    if commit["operationParameters"].get("mode") == "Append":
+        return False
+    # A replacement of rows that were not there yet.
+    metrics = commit["operationMetrics"]
+    return any(metrics.get(name) != "0" for name in ("numRemovedFiles", "numDeletedRows"))
 
 
 def _version_in(properties: Mapping[str, str]) -> int:

@@ -25,7 +25,10 @@ LOCAL_MASTER = "local[8,4]"
 
 
 def spark_session(
-    scratch: Path | None = None, master: str = LOCAL_MASTER, java_options: str = ""
+    scratch: Path | None = None,
+    master: str = LOCAL_MASTER,
+    java_options: str = "",
+    asks_models: bool = True,
 ) -> tuple[SparkSession, bool]:
     """A session with Delta, and whether it is ours to stop.
 
@@ -37,6 +40,8 @@ def spark_session(
         scratch: folder for Spark's spill files and pyspark's own; the system's temporary folder when None.
         master: Spark master of a session of our own.
         java_options: more of them for the driver of a local session.
+        asks_models: whether the tasks of a local session may ask models or tokenize: its Python workers have what that
+            imports before they are forked, which takes ten seconds of a core.
     """
     # What raises an error tells it; pyspark tells it as well, as a page of JSON with Java's stack.
     for name in ("SQLQueryContextLogger", "DataFrameQueryContextLogger"):
@@ -65,7 +70,7 @@ def spark_session(
     else:
         # Whatever imports torch makes this folder, by default among temporary files, for workers, engines and trainers to find.
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache_folder() / "torchinductor"))
-        local = _local(builder.master(master), scratch, java_options)
+        local = _local(builder.master(master), scratch, java_options, asks_models)
         with _temporary_files_in(scratch):
             session = local.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
@@ -94,14 +99,17 @@ def is_local(session: SparkSession) -> bool:
 
 @contextmanager
 def open_session(
-    scratch: Path | None = None, master: str = LOCAL_MASTER, java_options: str = ""
+    scratch: Path | None = None,
+    master: str = LOCAL_MASTER,
+    java_options: str = "",
+    asks_models: bool = True,
 ) -> Iterator[SparkSession]:
     """`spark_session`, stopped at the end if it is ours.
 
     Raises:
         SparkDied: the driver's JVM, started here, ended by itself; what was raised because of that is the cause.
     """
-    session, ours = spark_session(scratch, master, java_options)
+    session, ours = spark_session(scratch, master, java_options, asks_models)
     process = getattr(session.sparkContext._gateway, "proc", None) if ours else None
     try:
         yield session
@@ -132,7 +140,7 @@ def _driver_memory() -> str:
     return os.environ.get("MART_DRIVER_MEMORY", "2g")
 
 
-def _local(builder: Any, scratch: Path | None, java_options: str) -> Any:
+def _local(builder: Any, scratch: Path | None, java_options: str, asks_models: bool) -> Any:
     """What suits one machine: a driver that lives for minutes and plans far more than it computes."""
     # The second compiler and a parallel collector took 41 % of the driver's processor time (109 s to 64 s over seven tests
     # on two cores). Counters for jstat lie in the shared temporary folder, under the pid: JVMs of two containers can collide.
@@ -165,6 +173,7 @@ def _local(builder: Any, scratch: Path | None, java_options: str) -> Any:
         .config("spark.sql.codegen.factoryMode", "NO_CODEGEN")
         # Spark looks for it before a job's own files are there, so that a cluster needs it installed on its nodes.
         .config("spark.python.daemon.module", "pipelines.worker_daemon")
+        .config("spark.executorEnv.MART_WORKERS", "models" if asks_models else "frames")
         .config("spark.ui.enabled", "false")
         .config("spark.ui.showConsoleProgress", "false")
         .config("spark.driver.memory", _driver_memory())

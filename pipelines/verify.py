@@ -114,7 +114,9 @@ def _suites(runs: Sequence[Row]) -> dict[str, Mapping[str, Suite]]:
     found: dict[str, Mapping[str, Suite]] = {}
     for row in runs:
         try:
-            found[row["run_id"]] = suites_of(GatesConfig.model_validate(json.loads(row["config"])["gates"]))
+            found[row["run_id"]] = suites_of(
+                GatesConfig.model_validate(json.loads(row["config"])["gates"]), asked=False
+            )
         except (ConfigError, KeyError, ValueError) as error:
             log.warning("the gates of run %s can't be recomputed: %s", row["run_id"], error)
     return found
@@ -184,17 +186,21 @@ def _unchanged(lakehouse: Lakehouse, steps: Sequence[Done]) -> Iterator[tuple[st
 
 def _unchanged_in(lakehouse: Lakehouse, table: str, steps: Sequence[Done]) -> list[tuple[str, list[str]]]:
     items = [item for item in steps if table in item["writes"]]
-    current = lakehouse.version(table)
-    by_version: dict[int, list[int]] = {}
-    for number, item in enumerate(items):
-        by_version.setdefault(item["writes"][table], []).append(number)
+    current, changed = lakehouse.version(table), lakehouse.last_change(table)
     now = {row["item"]: row for row in _marks(lakehouse.read(table, current), table, items).collect()}
+    by_version: dict[int, list[int]] = {}
+    # What is as old as the last change, or younger, is there as it was. Whether rows came to it later, its count tells, the
+    # keys, or what is recomputed of a checkpoint.
+    then: dict[int, Row | None] = {}
+    for number, item in enumerate(items):
+        if (version := item["writes"][table]) >= changed:
+            then[number] = now.get(number)
+        else:
+            by_version.setdefault(version, []).append(number)
     frames = [
         _marks(lakehouse.read(table, version), table, items).where(F.col("item").isin(numbers))
         for version, numbers in by_version.items()
-        if version != current
     ]
-    then = {number: now.get(number) for number in by_version.get(current, [])}
     if frames:
         then |= {row["item"]: row for row in reduce(DataFrame.unionAll, frames).collect()}
     return [

@@ -1,7 +1,8 @@
 """The process that Spark forks its Python workers from, with the slow imports of our steps done before it forks.
 
 A worker lives for a minute without work, so that nearly every step starts new ones; each of them took ten to twenty
-seconds to import pandas, torch and transformers. Spark's setting `spark.python.daemon.module` names this module.
+seconds to import pandas, torch and transformers. Spark's setting `spark.python.daemon.module` names this module; with
+`MART_WORKERS=frames` in its environment it leaves out what only those need who ask models.
 """
 
 import contextlib
@@ -24,12 +25,7 @@ class _NoModulesInJars:
         """No module."""
 
 
-if __name__ == "__main__":
-    # Spark reads a port from the standard output: what an import prints must not get there.
-    protocol = os.dup(1)
-    os.dup2(2, 1)
-    import pyspark.sql.pandas.serializers  # noqa: F401  (pandas and pyarrow, which every frame needs)
-
+def _import_for_models() -> None:
     # transformers imports scikit-learn where it is, for a metric that nobody here asks for: four of seventeen seconds.
     sys.modules["sklearn"] = None  # type: ignore[assignment]
     with contextlib.suppress(ImportError):  # without an engine's packages, frames are computed all the same
@@ -43,6 +39,16 @@ if __name__ == "__main__":
         import pipelines.engines.vllm
         import pipelines.generation  # noqa: F401
     del sys.modules["sklearn"]
+
+
+if __name__ == "__main__":
+    # Spark reads a port from the standard output: what an import prints must not get there.
+    protocol = os.dup(1)
+    os.dup2(2, 1)
+    import pyspark.sql.pandas.serializers  # noqa: F401  (pandas and pyarrow, which every frame needs)
+
+    if os.environ.get("MART_WORKERS") != "frames":
+        _import_for_models()
     # After each task a worker collects garbage: half a second for half a million objects that stay.
     gc.collect()
     gc.freeze()

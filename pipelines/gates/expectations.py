@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import threading
 from collections.abc import Mapping
 from functools import cache
@@ -43,6 +44,11 @@ def expectation_names() -> Mapping[str, str]:
     return {
         made.expectation_type: name for name, made in classes.items() if hasattr(made, "expectation_type")
     }
+
+
+def snake_case(name: str) -> str:
+    """What `expectation_names` calls a class, also one in snake case; without an import, and whether or not there is one."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=.)(?=[A-Z][a-z])", "_", name).lower()
 
 
 def expectation_class(snake: str) -> Any:

@@ -95,13 +95,13 @@ class GateKeeper:
         return {row["check_name"] for row in rows.select("check_name").collect()}
 
 
-def suites_of(config: GatesConfig) -> Mapping[str, Suite]:
-    """The suites that a configuration names, by gate.
+def suites_of(config: GatesConfig, *, asked: bool = True) -> Mapping[str, Suite]:
+    """The suites that a configuration names, by gate; with `asked`, as in `load_suites`.
 
     Raises:
         ConfigError: a suite says what Great Expectations does not take.
     """
-    return load_suites(suites_path(config), config.parameters)
+    return load_suites(suites_path(config), config.parameters, asked=asked)
 
 
 def suites_path(config: GatesConfig) -> Path:

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines.config import read_yaml
 from pipelines.errors import ConfigError
-from pipelines.gates.expectations import expectation_class, expectation_names
+from pipelines.gates.expectations import expectation_class, expectation_names, snake_case
 from pipelines.gates.frames import COLUMNS
 from schemas.digests import digest
 
@@ -68,12 +68,15 @@ class Suite:
         raise ConfigError(f"gate {self.gate} has no check {name!r}{_nearest(name, known)}")
 
 
-def load_suites(path: Path, parameters: Mapping[str, float | int | str]) -> dict[str, Suite]:
+def load_suites(
+    path: Path, parameters: Mapping[str, float | int | str], *, asked: bool = True
+) -> dict[str, Suite]:
     """Read and check all suites of a file; Great Expectations itself says whether a check can be asked.
 
     Args:
         path: YAML file.
         parameters: values that replace the file's own.
+        asked: False leaves Great Expectations, which takes seconds to import, out of it: for who only compares suites.
 
     Raises:
         ConfigError: no such file, a gate, key, expectation, column or parameter that does not exist (with the
@@ -90,7 +93,9 @@ def load_suites(path: Path, parameters: Mapping[str, float | int | str]) -> dict
         raise ConfigError(
             f"{path} has no checks for gate {', '.join(missing)}: a gate without checks lets all pass"
         )
-    return {gate: _suite(f"{path}: gate {gate}", gate, checks, values) for gate, checks in gates.items()}
+    return {
+        gate: _suite(f"{path}: gate {gate}", gate, checks, values, asked) for gate, checks in gates.items()
+    }
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -114,19 +119,19 @@ def _values(source: str, defaults: Any, given: Mapping[str, Any]) -> dict[str, A
     return {**defaults, **given}
 
 
-def _suite(where: str, gate: str, checks: Any, values: Mapping[str, Any]) -> Suite:
+def _suite(where: str, gate: str, checks: Any, values: Mapping[str, Any], asked: bool) -> Suite:
     if not isinstance(checks, list) or not all(isinstance(item, dict) for item in checks):
         raise ConfigError(f"{where}: write a list of checks, each with {', '.join(_KEYS)}")
     made: list[Check] = []
     for item in checks:
-        check = _check(where, gate, item, values)
+        check = _check(where, gate, item, values, asked)
         if check.name in [other.name for other in made]:
             raise ConfigError(f"{where} has two checks {check.name!r}: give one another name")
         made.append(check)
     return Suite(gate, tuple(made))
 
 
-def _check(where: str, gate: str, item: Mapping[str, Any], values: Mapping[str, Any]) -> Check:
+def _check(where: str, gate: str, item: Mapping[str, Any], values: Mapping[str, Any], asked: bool) -> Check:
     where = f"{where}, check {item.get('name')!r}"
     _refuse_unknown(where, "key", item, _KEYS)
     lacking = [
@@ -146,7 +151,8 @@ def _check(where: str, gate: str, item: Mapping[str, Any], values: Mapping[str, 
     if column is not None:
         _refuse_unknown(where, "column", [column], COLUMNS[gate])
     resolved = {name: _resolve(where, value, values) for name, value in kwargs.items()}
-    expectation = _expectation(where, str(item["expectation"]), column, resolved)
+    name = str(item["expectation"])
+    expectation = _expectation(where, name, column, resolved) if asked else snake_case(name)
     return Check(item["name"], expectation, column, resolved, if_present, item["remedy"])
 
 

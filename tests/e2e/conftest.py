@@ -16,7 +16,7 @@ from tests.e2e.small import SCRIPTED, SMALL, Mart, tiny_models
 @pytest.fixture(scope="module")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SparkSession]:
     """A session to look at tables with: a `mart sql` takes half a minute to start."""
-    with open_session(tmp_path_factory.mktemp("spark")) as session:
+    with open_session(tmp_path_factory.mktemp("spark"), asks_models=False) as session:
         yield session
 
 

@@ -179,9 +179,9 @@ def test_settings_that_affect_results_can_not_change_on_the_way(finished: Any, t
     assert "select.theta_s_adv was 0.5, is 0.4" in text
 
 
-def test_a_second_run_of_the_same_command_does_nothing_again(finished: Any, look: Any) -> None:
+def test_a_second_run_of_the_same_command_does_nothing_again(finished: Any, look: Any, told: Any) -> None:
     before = look(finished, "steps").count()
-    finished(*finished.run_words())
+    assert "warm start" in told(finished, *finished.run_words())
     assert look(finished, "steps").count() == before
 
 

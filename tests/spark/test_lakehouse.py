@@ -62,6 +62,31 @@ def test_a_scope_is_replaced_and_the_rest_is_left(lakehouse: Lakehouse) -> None:
     assert rows == {(1, "new"), (2, "y")}
 
 
+def test_the_last_change_is_the_last_commit_that_may_have_changed_or_removed_rows(
+    lakehouse: Lakehouse,
+) -> None:
+    def replace_round(round: int) -> int:
+        rows = lakehouse.frame("gate_overrides", [_override(round=round)])
+        lakehouse.replace("gate_overrides", rows, {"run_id": "r", "round": round})
+        return lakehouse.version("gate_overrides")
+
+    def run(statement: str) -> int:
+        lakehouse.spark.sql(statement.format(lakehouse.name("gate_overrides")))
+        return lakehouse.version("gate_overrides")
+
+    lakehouse.ensure([GATE_OVERRIDES])
+    lakehouse.append_rows("gate_overrides", [_override()])
+    replace_round(2)
+    run("ALTER TABLE {} SET TBLPROPERTIES ('mart.note' = 'x')")
+    assert lakehouse.last_change("gate_overrides") < 1, "nothing but what was added"
+    changed = run("UPDATE {} SET reason = 'z' WHERE round = 2")
+    lakehouse.append_rows("gate_overrides", [_override(round=3)])
+    assert lakehouse.last_change("gate_overrides") == changed
+    assert replace_round(3) == lakehouse.last_change("gate_overrides")
+    for statement in ("DELETE FROM {} WHERE round = 1", "RESTORE {} TO VERSION AS OF 1"):
+        assert run(statement) == lakehouse.last_change("gate_overrides")
+
+
 def test_a_row_outside_a_check_is_refused(lakehouse: Lakehouse) -> None:
     lakehouse.ensure([SELECTIONS])
     row = {

@@ -1,6 +1,7 @@
 """A Spark session of our own: what a user is told when its JVM dies, how tables are committed, what workers are spared."""
 
 import gc
+import json
 import logging
 import subprocess
 import sys
@@ -8,7 +9,9 @@ import threading
 import zipimport
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -34,23 +37,56 @@ except SparkDied as error:
 """
 
 _STARTING = """
-import sys, tempfile
+import json, sys, tempfile
 from pathlib import Path
+import pandas as pd
 from pipelines.session import open_session
 made, mkdtemp, before = [], tempfile.mkdtemp, tempfile.gettempdir()
 tempfile.mkdtemp = lambda *words, **more: made.append(mkdtemp(*words, **more)) or made[-1]
-with open_session(Path(sys.argv[1])):
-    print({str(Path(folder).parent) for folder in made} == {sys.argv[1]}, tempfile.gettempdir() == before)
+def look(batches):
+    for _ in batches:
+        yield pd.DataFrame({"module": [*sys.modules]})
+with open_session(Path(sys.argv[1]), asks_models=False) as spark:
+    folders, after = {str(Path(folder).parent) for folder in made}, tempfile.gettempdir()
+    rows = spark.range(1, numPartitions=1).mapInPandas(look, "module string").collect()
+modules = {row["module"] for row in rows}
+print(json.dumps({"folders": sorted(folders), "restored": after == before, "modules": sorted(modules)}))
 """
 
 
-def test_a_driver_that_is_killed_while_it_starts_leaves_nothing_beside_its_scratch_folder(
-    tmp_path: Path,
-) -> None:
+@dataclass(frozen=True)
+class Started:
+    """A session that asks no models, of a process of its own.
+
+    Attributes:
+        scratch: its folder.
+        seen: parent `folders` of what was made among temporary files, whether those were `restored` to their place, and the
+            `modules` that a worker had.
+    """
+
+    scratch: Path
+    seen: dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory) -> Started:
+    scratch = tmp_path_factory.mktemp("started")
     ended = subprocess.run(
-        [sys.executable, "-c", _STARTING, str(tmp_path)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", _STARTING, str(scratch)], capture_output=True, text=True, check=True
     )
-    assert ended.stdout.split() == ["True", "True"]
+    return Started(scratch, json.loads(ended.stdout.splitlines()[-1]))
+
+
+def test_a_driver_that_is_killed_while_it_starts_leaves_nothing_beside_its_scratch_folder(
+    started: Started,
+) -> None:
+    assert started.seen["folders"] == [str(started.scratch)]
+    assert started.seen["restored"]
+
+
+def test_workers_of_a_session_that_asks_no_models_import_nothing_for_them(started: Started) -> None:
+    assert "pandas" in started.seen["modules"]
+    assert not {"torch", "transformers"} & set(started.seen["modules"])
 
 
 def test_a_jvm_that_dies_is_told_with_its_exit_code_and_the_remedy(tmp_path: Path) -> None:

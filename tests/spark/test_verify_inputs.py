@@ -1,6 +1,8 @@
-"""What `mart verify` finds of a change in what a step read or asked."""
+"""What `mart verify` finds of a change in what a step read, asked or was answered."""
 
 from collections.abc import Callable
+
+from pyspark.sql import functions as F
 
 from pipelines.runner import Runner
 from pipelines.steps.evaluate import EVALUATE_TARGET
@@ -8,11 +10,14 @@ from pipelines.verify import verify_run
 from tests.e2e.small import SMALLEST
 
 
-def test_a_change_in_what_was_asked_or_expected_is_found(runner_of: Callable[..., Runner]) -> None:
+def test_a_change_in_what_was_asked_or_expected_and_an_added_answer_are_found(
+    runner_of: Callable[..., Runner],
+) -> None:
     runner = runner_of({**SMALLEST, "data.suites": "sandbox_suites"})
     runner.run_step(EVALUATE_TARGET, 0)
     lakehouse = runner.lakehouse
     assert verify_run(lakehouse, runner.artifacts, "r").differences == []
+    n = lakehouse.read("responses").count()
     asked = lakehouse.read("requests").orderBy("request_id").first()
     meant = lakehouse.read("evaluation_prompts").where("expected = 'refuse'").first()
     assert asked and meant
@@ -23,8 +28,14 @@ def test_a_change_in_what_was_asked_or_expected_is_found(runner_of: Callable[...
     ):
         table, _, what = change.partition(" ")
         lakehouse.spark.sql(f"UPDATE {lakehouse.name(table)} {what}")
+    answers = lakehouse.read("responses")
+    lakehouse.append("responses", answers.limit(1).withColumn("request_id", F.lit("another")))
     found = verify_run(lakehouse, runner.artifacts, "r").differences
-    assert [item.rpartition(":")[0].partition(" since")[0] for item in found] == [
+    assert found[2:] == [
+        f"published rows of round 0 evaluate_target: responses has {n + 1} rows, the step counted {n}",
+        "requests of round 0 evaluate_target: 1 rows without request",
+    ]
+    assert [item.rpartition(":")[0].partition(" since")[0] for item in found[:2]] == [
         "inputs: evaluation_prompts was changed",
         "published rows of round 0 evaluate_target: requests was changed",
     ]

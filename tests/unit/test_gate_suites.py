@@ -11,6 +11,7 @@ from jobs.cli import parser
 from pipelines.config import GatesConfig
 from pipelines.errors import ConfigError
 from pipelines.gates import COLUMNS, CheckResult, Suite, load_suites, sentence
+from pipelines.gates.expectations import expectation_names, snake_case
 from pipelines.gates.keeper import suites_path
 from pipelines.gates.records import wrong_results
 from pipelines.plan import ALL
@@ -57,6 +58,13 @@ def test_digest_follows_what_decides_and_nothing_else(load: Load) -> None:
 def test_both_spellings_of_an_expectation_are_the_same_check(load: Load) -> None:
     snake = load("ExpectTableRowCountToBeBetween", "expect_table_row_count_to_be_between")
     assert snake["adversarial_prompts"].digest == load()["adversarial_prompts"].digest
+
+
+def test_suites_are_the_same_without_asking_great_expectations() -> None:
+    assert load_suites(SUITES, {}, asked=False) == load_suites(SUITES, {})
+    assert all(
+        snake_case(made) == snake_case(snake) == snake for snake, made in expectation_names().items() if snake
+    )
 
 
 @pytest.mark.parametrize(
