@@ -117,7 +117,7 @@ def test_a_schema_may_have_a_hyphen_in_its_name(
     session = Parsing(spark)
 
     @contextmanager
-    def opened(scratch: Path) -> Iterator[Parsing]:
+    def opened(scratch: Path, **_: bool) -> Iterator[Parsing]:
         yield session
 
     monkeypatch.setattr(place, "open_session", opened)
