@@ -416,10 +416,10 @@ def _may_change_rows(commit: Row) -> bool:
         return False
     if commit["operation"] != "WRITE":
         return True
-    if commit["operationParameters"].get("mode") == "Append":
+    if (commit["operationParameters"] or {}).get("mode") == "Append":
         return False
-    # A replacement of rows that were not there yet.
-    metrics = commit["operationMetrics"]
+    # A replacement of rows that were not there yet; a writer need not tell.
+    metrics = commit["operationMetrics"] or {}
     return any(metrics.get(name) != "0" for name in ("numRemovedFiles", "numDeletedRows"))
 
 

@@ -85,6 +85,13 @@ def test_the_last_change_is_the_last_commit_that_may_have_changed_or_removed_row
     assert replace_round(3) == lakehouse.last_change("gate_overrides")
     for statement in ("DELETE FROM {} WHERE round = 1", "RESTORE {} TO VERSION AS OF 1"):
         assert run(statement) == lakehouse.last_change("gate_overrides")
+    lakehouse.spark.conf.set("spark.databricks.delta.history.metricsEnabled", False)
+    try:
+        assert replace_round(4) == lakehouse.last_change("gate_overrides"), (
+            "which does not say what it removed"
+        )
+    finally:
+        lakehouse.spark.conf.unset("spark.databricks.delta.history.metricsEnabled")
 
 
 def test_a_row_outside_a_check_is_refused(lakehouse: Lakehouse) -> None:
