@@ -186,8 +186,9 @@ def _unchanged(lakehouse: Lakehouse, steps: Sequence[Done]) -> Iterator[tuple[st
 
 def _unchanged_in(lakehouse: Lakehouse, table: str, steps: Sequence[Done]) -> list[tuple[str, list[str]]]:
     items = [item for item in steps if table in item["writes"]]
-    current, changed = lakehouse.version(table), lakehouse.last_change(table)
-    now = {row["item"]: row for row in _marks(lakehouse.read(table, current), table, items).collect()}
+    now = {row["item"]: row for row in _marks(lakehouse.read(table), table, items).collect()}
+    # Asked after the rows were read, so that no commit before that is missed.
+    changed = lakehouse.last_change(table)
     by_version: dict[int, list[int]] = {}
     # What is as old as the last change, or younger, is there as it was. Whether rows came to it later, its count tells, the
     # keys, or what is recomputed of a checkpoint.
