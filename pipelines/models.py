@@ -5,6 +5,7 @@ has to be converted is converted once, into a cache keyed by the digest of what 
 """
 
 import importlib.metadata
+import json
 import logging
 import os
 import shutil
@@ -20,6 +21,7 @@ from jinja2 import TemplateError
 
 from pipelines.errors import ConfigError
 from schemas.digests import digest, file_sha256, tensors_sha256
+from schemas.manifests import weight_files
 
 log = logging.getLogger(__name__)
 
@@ -61,12 +63,33 @@ def local_model(source: str) -> LocalModel:
         raise ConfigError(f"model {source!r}: there is no such directory")
     else:
         path = _from_hub(source)
-    weights = sorted(path.glob("*.safetensors"))
-    if not weights or not (path / "config.json").exists():
+    if (path / "adapter_config.json").exists():
+        raise ConfigError(f"model {source!r}: {path} is an adapter; merge it into its base first")
+    try:
+        weights = weight_files(path)
+        for file in weights:
+            file.stat()
+    except (OSError, ValueError, KeyError) as error:
         raise ConfigError(
-            f"model {source!r}: {path} lacks config.json or *.safetensors; convert it to safetensors first"
-        )
+            f"model {source!r}: {path} has no whole model in safetensors ({error}); convert it first, or fetch what is missing"
+        ) from error
+    if not (path / "config.json").exists():
+        raise ConfigError(f"model {source!r}: {path} lacks config.json")
     return LocalModel(source, str(path), _tensors_digest(path, weights))
+
+
+def check_reads_text(model: LocalModel) -> None:
+    """Refuse a base of adversary and target that sees or hears as well.
+
+    Raises:
+        ConfigError: it does: adapters would land in those parts too, and none of this was ever tried.
+    """
+    config = json.loads((Path(model.path) / "config.json").read_text())
+    if parts := [name for name in ("vision_config", "audio_config") if config.get(name)]:
+        raise ConfigError(
+            f"model {model.source!r} is not of text alone: its config.json has {' and '.join(parts)}. Give one that is; a target "
+            "of this kind can be red-teamed without training, behind target.endpoint"
+        )
 
 
 def _tensors_digest(path: Path, weights: list[Path]) -> str:
@@ -145,7 +168,11 @@ def _from_hub(name: str) -> Path:
 
     try:
         return Path(
-            snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"])
+            snapshot_download(
+                name,
+                allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"],
+                ignore_patterns=["consolidated*"],  # Mistral's own format, the same weights once more
+            )
         )
     except Exception as error:  # the hub's client has a dozen error types, all of which mean: not to be had
         raise ConfigError(

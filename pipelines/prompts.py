@@ -8,6 +8,7 @@ Messages = list[dict[str, str]]
 
 _LABEL = re.compile(r"^(?:new |similar )?(?:request|question|prompt|example)\s*:\s*", re.IGNORECASE)
 _QUOTES = "\"'“”‘’`*"
+_THOUGHTS = re.compile(r"^\s*<think>.*?(?:</think>|\Z)", re.DOTALL)
 _LONGEST_PROMPT = 2000  # characters; what is longer is no prompt but a run-away
 
 
@@ -38,10 +39,11 @@ def messages_json(messages: Sequence[dict[str, str]]) -> str:
 def written_prompt(raw: str) -> str | None:
     """The prompt in an adversary's answer: its first line of words, without label and quotes; None if there is none.
 
-    A line that ends in a colon announces the next one: it is taken only where none follows.
+    A line that ends in a colon announces the next one: it is taken only where none follows. Thoughts before the answer are
+    no part of it, and there is none after thoughts that do not end.
     """
     announced = None
-    for line in raw.replace("\x00", "").splitlines():
+    for line in _THOUGHTS.sub("", raw.replace("\x00", "")).splitlines():
         text = _LABEL.sub("", line.strip().strip(_QUOTES).strip()).strip().strip(_QUOTES).strip()
         if not any(letter.isalpha() for letter in text):
             continue

@@ -155,6 +155,10 @@ class SftSettings(LoopSettings):
         return {"method": self.method, **(lora if self.method == "lora" else {})}
 
 
+# Of each loss of a reward model, what it needs of a row besides its input and output.
+LOSS_FIELDS = {"binary": "label", "pairwise": "rejected"}
+
+
 class RewardSettings(LoopSettings):
     """A reward model with one logit.
 
@@ -169,6 +173,11 @@ class RewardSettings(LoopSettings):
     max_length: int = Field(default=256, ge=8)
     weight_decay: float = Field(default=0.01, ge=0)
     objective_note: str = ""
+
+    @property
+    def needed_field(self) -> str:
+        """What each training row must have."""
+        return LOSS_FIELDS[self.loss]
 
     def recipe(self) -> dict[str, Any]:
         """As in `LoopSettings`; the note in words decides nothing."""

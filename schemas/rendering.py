@@ -6,6 +6,7 @@ hostile: special tokens in it are broken up before templating, so that it can't 
 
 import re
 from collections.abc import Mapping, Sequence
+from datetime import date
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
@@ -23,6 +24,14 @@ CONTROL_TOKENS = re.compile(
 # Marks that a model writes by itself around its thoughts and its calls of tools: control tokens only in what others wrote.
 _MARKS = re.compile(r"</?(?:think|tool_call|tool_response)>", re.I)
 _NEVER = "(?!)"
+# What templates ask for of whoever renders, the same each time. Without a date Llama 3's prints the day's, with which a prompt would
+# be another one tomorrow; without the flag those of Qwen 3, GLM and SmolLM 3 have the model think aloud before it answers.
+_DAY = date(2024, 7, 26)
+_FIXED: Mapping[str, Any] = {
+    "date_string": _DAY.strftime("%d %b %Y"),
+    "strftime_now": _DAY.strftime,
+    "enable_thinking": False,
+}
 
 
 class Tokenizer(Protocol):
@@ -117,6 +126,9 @@ def render(tokenizer: Tokenizer, messages: Sequence[Message], *, completion: str
         messages: dicts with `role` (system, user or assistant) and `content`.
         completion: the assistant's answer; None leaves the turn open for generation.
 
+    A template that prints the date prints 26 July 2024, whatever the day is, and one that has a model think before it answers
+    has it answer at once (`enable_thinking`).
+
     Returns:
         Token ids. With a completion, they begin with the ids of the open turn wherever template and tokenizer allow it.
     """
@@ -130,7 +142,7 @@ def _templated(
     """What the chat template makes of a dialogue, as `render` has it."""
     answer = [] if completion is None else [{"role": "assistant", "content": completion}]
     safe = safe_messages([*messages, *answer], tokenizer)
-    return tokenizer.apply_chat_template(safe, add_generation_prompt=completion is None, **options)
+    return tokenizer.apply_chat_template(safe, add_generation_prompt=completion is None, **_FIXED, **options)
 
 
 def render_example(
@@ -209,6 +221,21 @@ def encode_pair(tokenizer: Tokenizer, prompt: str, response: str, max_length: in
         return {"input_ids": ids, "attention_mask": [1] * len(ids)}
     encoded = tokenizer(*cut, truncation=True, max_length=max_length, verbose=False)
     return {name: [int(value) for value in values] for name, values in encoded.items()}
+
+
+def padding_id(tokenizer: Tokenizer) -> int:
+    """The token to pad a sequence classifier's inputs with: the tokenizer's own, unless it ends what `encode_pair` gives.
+
+    A decoder's classification head reads the last token that is no padding, and so would read another than the last.
+
+    Raises:
+        ValueError: the tokenizer has no other special token.
+    """
+    last = encode_pair(tokenizer, "a", "b", 4096)["input_ids"][-1]
+    for name in ("pad_token_id", "eos_token_id", "bos_token_id", "unk_token_id"):
+        if (token := getattr(tokenizer, name)) is not None and token != last:
+            return int(token)
+    raise ValueError("every special token of the tokenizer ends a dialogue; give it a pad_token of its own")
 
 
 def _shares(prompt: int, response: int, room: int) -> tuple[int, int]:

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from schemas.manifests import MERGED_FILE, CheckpointManifest, weights_sha256
 from training.cards import model_card
+from training.causal import forget_generation
 from training.checkpoints import copy_tokenizer, prove_checkpoint, prove_weights
 from training.errors import JobError, TrainingError
 from training.runtime import end_with_parent
@@ -46,6 +47,7 @@ def merge(checkpoint: Path, base: Path, output: Path) -> CheckpointManifest:
         model: Any = AutoModelForCausalLM.from_pretrained(
             base, dtype="auto", trust_remote_code=False, local_files_only=True, use_safetensors=True
         )
+        forget_generation(model)
         dtype = model.dtype
         merged: Any = PeftModel.from_pretrained(model.to(torch.float32), str(checkpoint)).merge_and_unload()
         merged.to(dtype).save_pretrained(output)

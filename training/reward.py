@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from schemas.manifests import RewardSettings, TrainingJob, parse_messages
-from schemas.rendering import Tokenizer, encode_pair
+from schemas.rendering import Tokenizer, encode_pair, padding_id
 from training.checkpoints import copy_tokenizer
 from training.command import Trained, main
 from training.errors import JobError
@@ -66,7 +66,7 @@ def training_rows(rows: Sequence[dict[str, Any]], settings: RewardSettings) -> l
         JobError: there are none, or some lack what the loss needs; the message names positions.
     """
     chosen = [row for row in rows if row["split"] == "train"]
-    needed = "label" if settings.loss == "binary" else "rejected"
+    needed = settings.needed_field
     if lacking := [row["position"] for row in chosen if row[needed] is None]:
         raise JobError(
             f"the loss {settings.loss!r} needs {needed!r}, null at the positions {lacking[:20]} "
@@ -163,7 +163,7 @@ def train(job: TrainingJob, table: pa.Table, scratch: Path) -> Trained:
         local_files_only=True,
         use_safetensors=True,
     )
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
+    pad_id = padding_id(tokenizer)
     model.config.pad_token_id = pad_id
     if settings.max_length > (most := getattr(model.config, "max_position_embeddings", settings.max_length)):
         raise JobError(

@@ -20,6 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from schemas.manifests import SftSettings, TrainingJob, parse_messages
 from schemas.rendering import Tokenizer, render_example
+from training.causal import caps_logits, forget_generation
 from training.checkpoints import copy_tokenizer, normalise_adapter_config
 from training.command import Trained, main
 from training.errors import JobError, ProofError
@@ -135,12 +136,13 @@ def load_model(job: TrainingJob, settings: SftSettings) -> nn.Module:
     model = AutoModelForCausalLM.from_pretrained(
         source,
         dtype=computes if lora else torch.float32,
-        attn_implementation="eager" if plain else None,
+        attn_implementation="eager" if plain or caps_logits(source) else None,
         trust_remote_code=False,
         local_files_only=True,
         use_safetensors=True,
     )
     if not lora:
+        forget_generation(model)
         return model
     linear = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, nn.Linear)}
     if absent := sorted(set(settings.target_modules) - linear):

@@ -52,6 +52,12 @@ def own_device() -> str:
     return os.environ.get("CUDA_VISIBLE_DEVICES", "")
 
 
+def on_device(device: str) -> bool:
+    """Whether an engine's devices, as `own_device` names them, are among this process's; without a name they are all of the host."""
+    mine = own_device()
+    return not mine or not device or not set(mine.split(",")).isdisjoint(device.split(","))
+
+
 def default_home() -> Path:
     """The user's private directory on this host: `$XDG_RUNTIME_DIR/mart`, else `mart-UID` among temporary files."""
     runtime = os.environ.get("XDG_RUNTIME_DIR", "")

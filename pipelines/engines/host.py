@@ -25,6 +25,7 @@ from pipelines.engines.homes import (
     EngineDirectory,
     EngineRecord,
     home_folder,
+    on_device,
     own_device,
     remove_old,
     spec_digest,
@@ -80,7 +81,7 @@ def ensure_engine(spec: GeneratorSpec, *, instead_of: EngineHandle | None = None
     directory = EngineDirectory.of(spec)
     directory.renew()
     if spec.alone:
-        stop_all(spec.home, spec.owner, device=own_device(), serves=spec.serves, but=directory)
+        stop_all(spec.home, spec.owner, here=True, serves=spec.serves, but=directory)
     with _renewing(directory):
         with directory.locked("engine"):
             record = directory.read()
@@ -124,7 +125,7 @@ def _neighbours(directory: EngineDirectory) -> list[EngineRecord]:
     if not device and not has_gpu():
         return []
     found = running_engines(str(directory.path.parent))
-    return [item for item in found if item.device == device and item.folder != directory.path.name]
+    return [item for item in found if on_device(item.device) and item.folder != directory.path.name]
 
 
 def _is_usable(record: EngineRecord, instead_of: EngineHandle | None) -> bool:
@@ -255,7 +256,7 @@ def stop_all(
     home: str = "",
     owner: str | None = None,
     *,
-    device: str | None = None,
+    here: bool = False,
     serves: str | None = None,
     but: EngineDirectory | None = None,
     spare_used: bool = False,
@@ -264,7 +265,8 @@ def stop_all(
 
     Args:
         home: the home; the user's own when empty.
-        owner, device, serves: of one owner, on one device, serving this; None for all.
+        owner, serves: of one owner, serving this; None for all.
+        here: only those on a device of this process.
         but: leave this one.
         spare_used: leave those that a living process uses.
 
@@ -284,7 +286,7 @@ def stop_all(
                 if (
                     record is not None
                     and owner in (None, record.owner)
-                    and device in (None, record.device)
+                    and (not here or on_device(record.device))
                     and serves in (None, record.serves)
                     and not (spare_used and directory.is_used())
                 ):

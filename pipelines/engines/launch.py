@@ -99,6 +99,10 @@ def engine_arguments(spec: GeneratorSpec) -> dict[str, Any]:
         "max_model_len": spec.max_model_len,
         "max_num_seqs": spec.max_num_seqs,
         "seed": 0,
+        # What is trained, and digested: where Mistral's own format lies beside it, vLLM would take that.
+        "load_format": "hf",
+        "config_format": "hf",
+        "tokenizer_mode": "hf",
     }
     if spec.serves == "verdicts":
         arguments["runner"] = "pooling"

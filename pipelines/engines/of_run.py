@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.engines.homes import EngineDirectory, EngineRecord, home_folder, own_device
+from pipelines.engines.homes import EngineDirectory, EngineRecord, home_folder, on_device
 from pipelines.engines.host import Lease, ensure_engine, running_engines, stop_all
 from pipelines.engines.protocol import GeneratorSpec
 
@@ -72,9 +72,7 @@ class RunEngines:
             self.let_go(spec.serves)
         elif spec.serves == "answers":
             # One that was started with other settings, whose memory this one needs.
-            stop_all(
-                self.home, self.owner, device=own_device(), serves=spec.serves, but=directory, spare_used=True
-            )
+            stop_all(self.home, self.owner, here=True, serves=spec.serves, but=directory, spare_used=True)
         lease = Lease(directory)
         try:
             ensure_engine(spec)
@@ -101,7 +99,7 @@ class RunEngines:
         self.let_go()
         told = False
         while True:
-            stop_all(self.home, self.owner, device=own_device(), spare_used=True)
+            stop_all(self.home, self.owner, here=True, spare_used=True)
             left = self._running()
             if not left:
                 return
@@ -115,8 +113,8 @@ class RunEngines:
     def end(self) -> None:
         """End the run's engines on this device at once, one that is starting as well."""
         self.let_go()
-        stop_all(self.home, self.owner, device=own_device())
+        stop_all(self.home, self.owner, here=True)
 
     def _running(self) -> list[EngineRecord]:
         found = running_engines(self.home)
-        return [item for item in found if item.owner == self.owner and item.device == own_device()]
+        return [item for item in found if item.owner == self.owner and on_device(item.device)]

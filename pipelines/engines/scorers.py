@@ -15,7 +15,7 @@ from pipelines.engines.pooling import PooledClassifierScorer, check_outputs
 from pipelines.engines.protocol import Score, Scorer, ScorerSpec
 from pipelines.errors import ConfigError
 from pipelines.functions import import_function
-from schemas.rendering import encode_pair
+from schemas.rendering import encode_pair, padding_id
 
 # Pairs that are sorted by length together: bounds memory, and leaves little padding.
 _SORTED_TOGETHER = 16
@@ -35,20 +35,20 @@ class ClassifierScorer:
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
         self._spec = spec
+        self._tokenizer: Any
         self._device = torch.device("cuda" if has_gpu() else "cpu")
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(spec.model)
+            self._tokenizer = AutoTokenizer.from_pretrained(spec.model)
             model: Any = AutoModelForSequenceClassification.from_pretrained(spec.model, dtype=torch.float32)
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"scorer {spec.name!r}: transformers can't load {spec.model}: {error}"
             ) from error
         check_outputs(spec, model.config.num_labels)
-        if self._tokenizer.pad_token_id is None:
-            self._tokenizer.pad_token = self._tokenizer.eos_token
+        # A decoder's classification head finds the last token by looking for the padding that its configuration names.
         if model.config.pad_token_id is None:
-            # A decoder's classification head finds the last token by looking for padding.
-            model.config.pad_token_id = self._tokenizer.pad_token_id
+            model.config.pad_token_id = padding_id(self._tokenizer)
+        self._tokenizer.pad_token = self._tokenizer.convert_ids_to_tokens(model.config.pad_token_id)
         self._model = model.to(self._device).eval()
 
     def score(self, items: Iterable[tuple[str, str, str]]) -> Iterator[Score]:

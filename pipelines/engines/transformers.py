@@ -224,10 +224,14 @@ def choose(scores: torch.Tensor, temperature: float, top_p: float, source: torch
 
 
 def _load_base(spec: GeneratorSpec) -> tuple[Any, Any]:
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(spec.model, dtype=_torch_dtype(spec.dtype))
+        text: Any = AutoConfig.from_pretrained(spec.model).get_text_config()
+        capped = getattr(text, "attn_logit_softcapping", None) is not None  # which only the plain kernel does
+        model = AutoModelForCausalLM.from_pretrained(
+            spec.model, dtype=_torch_dtype(spec.dtype), attn_implementation="eager" if capped else None
+        )
         return model, AutoTokenizer.from_pretrained(spec.model)
     except (OSError, ValueError) as error:
         raise ConfigError(f"transformers can't load {spec.model}: {error}") from error

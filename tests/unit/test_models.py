@@ -1,5 +1,6 @@
 """Models and tokenizers on this machine."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,7 +8,9 @@ import pytest
 
 from pipelines import models
 from pipelines.errors import ConfigError
-from pipelines.models import TokenizerFiles, rendering
+from pipelines.models import LocalModel, TokenizerFiles, check_reads_text, local_model, rendering
+from schemas.manifests import weights_sha256
+from tests import tiny
 
 
 def test_a_tasks_tokenizer_is_made_among_sparks_files(
@@ -27,3 +30,33 @@ def test_messages_that_can_not_be_rendered_are_told_in_a_sentence() -> None:
         rendering(tokenizer, "base", "step respond"),
     ):
         raise ValueError("no way")
+
+
+def test_a_models_digest_is_of_what_is_trained_and_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MART_CACHE", str(tmp_path / "cache"))
+    folder = tiny.llama(tmp_path / "model")
+    shutil.copyfile(folder / "model.safetensors", folder / "consolidated.safetensors")
+    assert local_model(str(folder)).digest == weights_sha256(folder)
+
+
+def test_a_base_that_sees_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"vision_config": {"hidden_size": 8}}')
+    with pytest.raises(ConfigError, match="'see' is not of text alone: its config.json has vision_config"):
+        check_reads_text(LocalModel("see", str(tmp_path), "0"))
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        (["config.json"], "has no whole model in safetensors"),
+        (["config.json", "model.safetensors.index.json"], "has no whole model .*model-1.safetensors"),
+        (["adapter_config.json", "adapter_model.safetensors"], "is an adapter; merge it into its base first"),
+    ],
+)
+def test_a_directory_that_is_no_model_is_told(tmp_path: Path, files: list[str], told: str) -> None:
+    for name in files:
+        (tmp_path / name).write_text('{"weight_map": {"a": "model-1.safetensors"}}')
+    with pytest.raises(ConfigError, match=told):
+        local_model(str(tmp_path))

@@ -15,6 +15,8 @@ from schemas.rendering import has_control_tokens, neutralise
         ("**Prompt:** How?", "How?"),
         ("Here's an example:\n\nHow do I paint it?", "How do I paint it?"),
         ("Tell me this:", "Tell me this:"),
+        ("<think>\nThey want paint.\n</think>\n\nHow do I paint it?", "How do I paint it?"),
+        ("<think>\nThey want paint, and", None),
         ("...\n!!", None),
         ("", None),
         ("\x00\x00", None),

@@ -10,6 +10,7 @@ from schemas.rendering import (
     encode_pair,
     has_control_tokens,
     neutralise,
+    padding_id,
     render,
     render_example,
     safe_messages,
@@ -128,3 +129,45 @@ def test_messages_are_made_safe_turn_by_turn() -> None:
         {"role": "user", "content": "<\u2060|im_end|>"},
         {"role": "assistant", "content": "<think><\u2060/s>"},
     ]
+
+
+# As Llama 3's and Qwen 3's have them.
+DATED = (
+    "{{ date_string if date_string is defined else strftime_now('%d %b %Y') }} {{ strftime_now('%d %b %Y') }}"
+)
+THOUGHT = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if m.role == 'assistant' and loop.last %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    "{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is defined and enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}{% endif %}"
+)
+
+
+def _ids(tokenizer: Any, text: str) -> Any:
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def test_a_template_that_prints_the_date_prints_the_same_each_day(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizer, "chat_template", DATED)
+    assert render(tokenizer, ASKED) == _ids(tokenizer, "26 Jul 2024 26 Jul 2024")
+
+
+def test_a_model_that_thinks_by_default_is_asked_to_answer_at_once_and_learns_no_empty_thoughts(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizer, "chat_template", THOUGHT)
+    prompt, completion = render_example(tokenizer, ASKED, "Hi")
+    thoughts = _ids(tokenizer, "<think>\n\n</think>\n\n")
+    assert prompt[-len(thoughts) :] == thoughts
+    assert completion == _ids(tokenizer, "Hi<|im_end|>\n")
+
+
+def test_a_classifiers_padding_is_not_what_its_dialogues_end_with(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert padding_id(tokenizer) == tokenizer.pad_token_id
+    monkeypatch.setattr(tokenizer, "chat_template", "{{ messages[-1].content }}<|endoftext|>")
+    assert padding_id(tokenizer) == tokenizer.eos_token_id

@@ -9,6 +9,7 @@ from pyspark.resource import ResourceInformation
 
 from pipelines.engines import factory, launch, transformers
 from pipelines.engines.factory import open_generator, take_task_devices
+from pipelines.engines.homes import on_device
 from pipelines.engines.protocol import GeneratorSpec
 
 
@@ -54,3 +55,14 @@ def test_the_next_task_finds_a_model_that_generates_on_a_cpu_and_the_memory_on_a
         with closing(open_generator(GeneratorSpec("transformers", "m", "0"))):
             pass
     assert calls == expected
+
+
+@pytest.mark.parametrize(
+    ("mine", "engines", "shared"),
+    [("", "0", True), ("0", "", True), ("0,1", "1", True), ("0", "1", False), ("0", "0", True)],
+)
+def test_a_process_without_named_devices_has_all_of_the_host(
+    monkeypatch: pytest.MonkeyPatch, mine: str, engines: str, shared: bool
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", mine)
+    assert on_device(engines) == shared

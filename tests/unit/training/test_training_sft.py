@@ -115,6 +115,20 @@ def test_full_fine_tuning_writes_a_model_that_loads_alone(sft_job: Any, dtype: s
     assert manifest.weights_sha256 == weights_sha256(Path(job.output)) != job.base.digest
 
 
+def test_a_base_whose_generation_settings_can_not_be_saved_is_trained_whole(
+    sft_job: Any, llama: Path
+) -> None:
+    job = sft_job(method="full", epochs=1)
+    settings = llama / "generation_config.json"
+    before = settings.read_text()
+    settings.write_text('{"temperature": 0.5, "top_p": 0.5}')  # without do_sample
+    try:
+        run(job, sft.train)
+        assert (Path(job.output) / settings.name).read_text() == settings.read_text()
+    finally:
+        settings.write_text(before)
+
+
 @pytest.mark.parametrize(("flag", "format"), [("avx512_bf16", "bfloat16"), ("avx2", "float32")])
 def test_auto_is_the_number_format_that_the_cpu_computes(
     sft_job: Any, monkeypatch: pytest.MonkeyPatch, flag: str, format: str
