@@ -6,17 +6,18 @@ import logging
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from jobs.flags import fork_point
 from jobs.place import Place
 from jobs.summary import summary
-from pipelines.beginning import begin
+from pipelines.beginning import begin, is_begun
 from pipelines.config import RunConfig
 from pipelines.engines.of_run import end_engines
 from pipelines.errors import ConfigError
 from pipelines.history import History
-from pipelines.imports import check_datasets, import_all
+from pipelines.imports import check_datasets, check_losses, import_all
 from pipelines.judging import JudgeRunner, left_to_read
 from pipelines.lease import RunLease, process_holder
 from pipelines.plan import ALL, steps_of
@@ -42,13 +43,15 @@ def _ended_by_terminate() -> Iterator[None]:
 def run_all(place: Place, config: RunConfig, run_id: str, fork: tuple[str, int] | None) -> None:
     """Import the data, then run every round that is left, and print the summary."""
     clock = time.monotonic()
-    begin(place.lakehouse, config, run_id, fork)
     lease = RunLease(place.lakehouse, run_id, process_holder())
-    with _ended_by_terminate(), _held(lease):
-        import_data(place, config)
-        with _runner(place, config, run_id, check_lease=lease.check) as runner:
-            for round in range(config.rounds + 1):
-                runner.run_round(round)
+    with _ended_by_terminate():
+        new = begin(place.lakehouse, config, run_id, fork, first=partial(_bring, place, config, fork))
+        with _held(lease):
+            if not new:
+                import_data(place, config)
+            with _runner(place, config, run_id, lease=lease) as runner:
+                for round in range(config.rounds + 1):
+                    runner.run_round(round)
     print(summary(place.lakehouse, run_id))
     where = place.folder or place.lakehouse.schema
     print(f"\n{time.monotonic() - clock:.0f} s; tables and checkpoints are in {where}")
@@ -68,6 +71,13 @@ def _held(lease: RunLease) -> Iterator[RunLease]:
         yield lease
     finally:
         lease.release()
+
+
+def _bring(place: Place, config: RunConfig, fork: tuple[str, int] | None) -> None:
+    """The data of a run that is to begin, which must do for what it will learn; a fork has its reward models."""
+    import_data(place, config)
+    if fork is None:
+        check_losses(place.lakehouse, config)
 
 
 def import_data(place: Place, config: RunConfig) -> None:
@@ -98,15 +108,20 @@ def run_one(place: Place, config: RunConfig, options: argparse.Namespace) -> Non
         lakehouse, run_id, f"scheduler:{options.holder}" if options.holder else process_holder(), 86400.0
     )
     if options.name == "begin":
-        begin(lakehouse, config, run_id, fork_point(options.fork))
+        fork = fork_point(options.fork)
+        new = begin(lakehouse, config, run_id, fork, first=partial(_bring, place, config, fork))
         resolve_round(History(lakehouse, run_id), config, options.round)
         lease.acquire(renew=False)
-        import_data(place, config)
+        if not new:
+            import_data(place, config)
         return
     if options.name == "end":
         owner = engines_owner(lakehouse, place.artifacts, run_id)
         log.info("%d engines ended", end_engines(owner))
-        lease.release()
+        if is_begun(lakehouse, run_id):
+            lease.release()
+        else:
+            log.info("run %s was not begun: there is nothing to let go of", run_id)
         return
     if options.name not in ALL:
         raise ConfigError(
@@ -114,7 +129,7 @@ def run_one(place: Place, config: RunConfig, options: argparse.Namespace) -> Non
         )
     lease.acquire(renew=False)
     try:
-        with _runner(place, config, run_id, single_step=True) as runner:
+        with _runner(place, config, run_id, lease=lease, single_step=True) as runner:
             round = resolve_round(runner.history, config, options.round)
             if options.name in [step.name for step in steps_of(config, round)]:
                 runner.run_step(ALL[options.name], round)
@@ -145,7 +160,7 @@ def run_judges(
             with (
                 held as its,
                 contextlib.closing(
-                    JudgeRunner(place.lakehouse, place.artifacts, config, reading, check_lease=its.check)
+                    JudgeRunner(place.lakehouse, place.artifacts, config, reading, lease=its)
                 ) as runner,
             ):
                 runner.read()

@@ -129,8 +129,9 @@ def _count_cell(row: Any) -> str:
 
 
 def _times(lakehouse: Lakehouse, mine: Column) -> str:
-    steps = (
-        lakehouse.read("steps")
+    steps = [
+        row.asDict()
+        for row in lakehouse.read("steps")
         .where(mine & F.col("step").isin(list(ALL)))  # what judges read later is no time of the round
         .select(
             "round",
@@ -138,28 +139,42 @@ def _times(lakehouse: Lakehouse, mine: Column) -> str:
             (F.unix_micros("ended_at") / 1e6).alias("end"),
             (F.unix_micros("started_at") / 1e6).alias("start"),
             "busy_seconds",
+            "driven_by",
         )
         .collect()
-    )
+    ]
     if not steps:
         return ""
-    lines = []
-    for round in sorted({row["round"] for row in steps if row["state"] == "done"}):
-        its = [row for row in steps if row["round"] == round]
-        done = [row for row in its if row["state"] == "done"]
-        first, last = min(row["start"] for row in done), max(row["end"] for row in done)
-        whole = last - first
-        # A step that failed beside one that did not was busy, too.
-        busy = sum(row["busy_seconds"] for row in its if first <= row["start"] and row["end"] <= last)
-        lines.append(
-            [
-                "warm start" if round == 0 else f"round {round}",
-                f"{whole:.0f}",
-                f"{max(0.0, 1 - busy / whole) * 100:.0f}",
-            ]
-        )
+    times = [
+        (round, *time_of([row for row in steps if row["round"] == round]))
+        for round in sorted({row["round"] for row in steps if row["state"] == "done"})
+    ]
     return tabulate(
-        lines,
+        [
+            ["warm start" if round == 0 else f"round {round}", f"{seconds:.0f}", f"{idle * 100:.0f}"]
+            for round, seconds, idle in times
+        ],
         headers=["time", "seconds", "% with no step asking and no trainer"],
         disable_numparse=True,
     )
+
+
+def time_of(attempts: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
+    """The seconds that a round took, and the share of them in which no step was asking and no trainer ran.
+
+    They are those from each driver's first attempt to its last one's end: what lies between two drivers, hours in which a run lay
+    stopped or an attempt that was killed, is neither.
+
+    Args:
+        attempts: at the round's steps, whatever became of them: `state`, `start` and `end` (seconds), `busy_seconds` and `driven_by`.
+    """
+    drivers: dict[str | None, list[Mapping[str, Any]]] = {}
+    # Of attempts from before drivers were told apart, those that failed may lie days before the others.
+    told = [row for row in attempts if row["driven_by"] is not None or row["state"] == "done"]
+    for row in told:
+        drivers.setdefault(row["driven_by"], []).append(row)
+    seconds = sum(
+        max(row["end"] for row in its) - min(row["start"] for row in its) for its in drivers.values()
+    )
+    busy = sum(row["busy_seconds"] for row in told)
+    return seconds, max(0.0, 1 - busy / seconds) if seconds else 0.0

@@ -1,7 +1,7 @@
 """How a run begins: its row, and the proof that one that is there was begun with the same settings."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from pyspark.sql import Row
@@ -24,10 +24,23 @@ from schemas.manifests import SftSettings
 _KEPT_BY_FORKS = ("model", "target.endpoint", "data.suites", "data.split", "data.suite_limit")
 
 
-def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str, int] | None = None) -> None:
-    """Make the run's row, or check that a run that is there was begun with the same settings.
+def begin(
+    lakehouse: Lakehouse,
+    config: RunConfig,
+    run_id: str,
+    fork: tuple[str, int] | None = None,
+    first: Callable[[], None] = lambda: None,
+) -> bool:
+    """Make the run's row, or check that a run that is there was begun with the same settings; gives whether it was made here.
 
-    What an older version of this package left out of the lakehouse is filled in first.
+    What an older version of this package left out of the lakehouse is filled in before.
+
+    Args:
+        lakehouse: with its tables in place.
+        config: the run's configuration.
+        run_id: the run.
+        fork: the run and the round that it goes on from.
+        first: what a new run needs, its data; a run is not begun where this raises, so that its settings can be mended.
 
     Raises:
         ConfigError: the id is blank or can't be shown, or a gate's suite is not right. Or the run was begun with other settings
@@ -40,9 +53,11 @@ def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str,
     keep_missing_origins(lakehouse)
     check_keys(lakehouse.spark, [config.target.endpoint, *(judge.endpoint for judge in config.judges)])
     row = _run(lakehouse, run_id)
-    if row is None:
+    new = row is None
+    if new:
         if fork:
             _check_fork(lakehouse, config, *fork)
+        first()
         lakehouse.append_rows(
             "runs",
             [
@@ -68,6 +83,12 @@ def begin(lakehouse: Lakehouse, config: RunConfig, run_id: str, fork: tuple[str,
         )
     if row is not None:
         check_suites(run_id, row["gate_suites"], suites)
+    return new
+
+
+def is_begun(lakehouse: Lakehouse, run_id: str) -> bool:
+    """Whether there is such a run."""
+    return _run(lakehouse, run_id) is not None
 
 
 def _run(lakehouse: Lakehouse, run_id: str) -> Row | None:

@@ -147,7 +147,7 @@ class EndpointConfig(Part):
     Attributes:
         base_url: up to and without `/chat/completions`, and without user, password or query: it is kept with the run.
         model: its name there.
-        key_variable: the environment variable with the key, set on every node that asks.
+        key_variable: the environment variable with the key, set on every node that asks; None for an endpoint without keys.
         in_flight: requests at a time, shared by the tasks that ask; each task has one at least.
         requests_per_minute: limit, tries included, shared likewise; None for none.
         attempts, timeout_seconds: tries a request, seconds a try. Between tries Retry-After is waited for, up to 10 minutes; an
@@ -159,7 +159,7 @@ class EndpointConfig(Part):
 
     base_url: str
     model: str
-    key_variable: str = "OPENAI_API_KEY"
+    key_variable: str | None = "OPENAI_API_KEY"
     in_flight: int = Field(16, ge=1)
     requests_per_minute: float | None = Field(None, gt=0)
     attempts: int = Field(6, ge=1)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, Row
 from pyspark.sql import functions as F
 
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, IntegrityError
 from pipelines.lakehouse import Lakehouse
 from schemas.tables import BY_NAME
 
@@ -49,15 +49,7 @@ class History:
             .collect()
         )
         self._attempts = Counter((row["round"], row["step"]) for row in rows if row["run_id"] == self.run_id)
-        self._done = {
-            (row["round"], row["step"]): {
-                "counts": json.loads(row["counts"]),
-                "reads": json.loads(row["reads"]),
-                "writes": json.loads(row["writes"]),
-            }
-            for row in rows
-            if row["state"] == "done"
-        }
+        self._done = {(row["round"], row["step"]): told_by(row) for row in rows if row["state"] == "done"}
 
     def mine(self) -> Column:
         """The condition that a row of a table with `run_id` and `round` belongs to this run or what it was forked from."""
@@ -134,9 +126,37 @@ class History:
             return frame
         frame = frame.where(self.mine()) if "round" in names else frame.where(F.col("run_id") == self.run_id)
         if "step" in names and table != "requests":
-            steps = [step for (_, step) in list(self._done)]
-            frame = frame.where(F.col("step").isin(sorted(set(steps))))
+            frame = frame.where(is_among(list(self._done)))
         return frame
+
+
+def told_by(row: Row) -> dict[str, Any]:
+    """The counts, reads and writes of a row of `steps`.
+
+    Raises:
+        IntegrityError: one is no JSON object, as none was written.
+    """
+    told: dict[str, Any] = {}
+    for name in ("counts", "reads", "writes"):
+        try:
+            told[name] = json.loads(row[name])
+        except ValueError:
+            told[name] = None
+        if not isinstance(told[name], dict):
+            raise IntegrityError(
+                f"{name} of round {row['round']} {row['step']} of run {row['run_id']} in the table steps is no JSON object: it "
+                "was changed since the step was published; RESTORE TABLE brings an earlier version back"
+            )
+    return told
+
+
+def is_among(steps: Iterable[tuple[int, str]]) -> Column:
+    """The condition that a row, by its `round` and `step`, belongs to one of the steps."""
+    pairs = sorted(set(steps))
+    names = sorted({name for _, name in pairs})  # which Delta skips files by
+    return F.col("step").isin(names) & F.concat_ws(" ", "round", "step").isin(
+        [f"{round} {name}" for round, name in pairs]
+    )
 
 
 def _trained(counts: Mapping[str, Any]) -> str | None:

@@ -51,11 +51,19 @@ class Staging:
         rows = self._lakehouse.read("import_staging").where(mine).select(row.alias("row"))
         return rows.select("row.*", F.current_timestamp().alias("recorded_at"))
 
+    def abandon(self) -> None:
+        """Remove what this attempt staged; another one may be under way."""
+        if self._staged:
+            self._remove({"import_id": self._import_id, "attempt": self._attempt})
+
     def clear(self, *, others: bool = False) -> None:
-        """Remove what was staged of the import, if this attempt staged anything, or `others` may have."""
+        """Remove what was staged of an import that is committed, if this attempt staged anything, or `others` may have."""
         if self._staged or others:
-            none = self._lakehouse.frame("import_staging", [])
-            self._lakehouse.replace("import_staging", none, {"import_id": self._import_id})
+            self._remove({"import_id": self._import_id})
+
+    def _remove(self, scope: Mapping[str, str | int]) -> None:
+        none = self._lakehouse.frame("import_staging", [])
+        self._lakehouse.replace("import_staging", none, scope)
 
     def _stage(self) -> None:
         rows = [(table, row) for table, some in self._held.items() for row in some]

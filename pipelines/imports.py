@@ -31,6 +31,7 @@ from pipelines.lakehouse import Lakehouse, local_frame, quote, retry_conflicts
 from pipelines.readers import Refusal, Row, Source, excerpt, open_source
 from pipelines.steps.common import union
 from schemas.digests import canonical_json, digest
+from schemas.manifests import LOSS_FIELDS
 from schemas.tables import BY_NAME
 
 log = logging.getLogger(__name__)
@@ -131,6 +132,35 @@ def check_datasets(lakehouse: Lakehouse, config: RunConfig) -> None:
                 + ("; an import of it was begun and has not ended: run it again" if begun else "")
                 + (f"; did you mean {near[0]!r}?" if near else f"; there: {', '.join(there) or 'none yet'}.")
                 + " `mart data import`, or data.imports, brings data in"
+            )
+
+
+def check_losses(lakehouse: Lakehouse, config: RunConfig) -> None:
+    """Refuse a configuration whose reward models can't learn from the rows that their data sets have to train on.
+
+    Of a run that is to begin: one that has trained its reward models no longer depends on what is imported later.
+
+    Raises:
+        ConfigError: a data set has no such rows, or some lack what the loss needs.
+    """
+    for aspect, model in config.reward_models.items():
+        if model.dataset is None:
+            continue
+        needed = model.settings.needed_field
+        mine = (F.col("dataset") == model.dataset) & (F.col("aspect") == aspect) & (F.col("split") == "train")
+        rows, usable = (
+            lakehouse.read("preferences").where(mine).select(F.count("*"), F.count(needed)).collect()[0]
+        )
+        if not rows:
+            raise ConfigError(
+                f"reward_models.{aspect}.dataset is {model.dataset!r}, of which no row has the aspect {aspect!r} and the split "
+                "'train': there is nothing to learn"
+            )
+        if usable < rows:
+            other = next(loss for loss in LOSS_FIELDS if loss != model.settings.loss)
+            raise ConfigError(
+                f"reward_models.{aspect}.settings.loss is {model.settings.loss!r}, which needs {needed!r}, and {rows - usable} of "
+                f"{rows} rows of {model.dataset!r} to train on have none; {other!r} learns from {LOSS_FIELDS[other]!r}"
             )
 
 
@@ -379,7 +409,7 @@ def _write(lakehouse: Lakehouse, plan: Plan, source: Source, import_id: str) -> 
             rows = staging.frame(table)
             retry_conflicts(f"table {table}", partial(_commit, lakehouse, table, dataset, rows, note))
     except Exception:
-        staging.clear()
+        staging.abandon()
         raise
     staging.clear()
     return totals

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from pyspark.sql import Row
 from pyspark.sql import functions as F
@@ -21,6 +20,7 @@ from pipelines.errors import ConfigError
 from pipelines.history import History
 from pipelines.hosted import check_keys
 from pipelines.lakehouse import Lakehouse
+from pipelines.lease import RunLease
 from pipelines.runner import Runner
 from pipelines.scorers import judge_spec
 from pipelines.step import RoundContext, Step
@@ -146,7 +146,7 @@ class JudgeRunner(Runner):
         artifacts: the artifact root.
         config: how the judge's endpoint and Spark are used; what was asked is looked up in the run's own.
         reading: the judge, and what it reads.
-        check_lease: called before each step; raises when the run was taken over.
+        lease: of who reads: checked before each step, which names its holder.
     """
 
     def __init__(
@@ -156,13 +156,13 @@ class JudgeRunner(Runner):
         config: RunConfig,
         reading: Reading,
         *,
-        check_lease: Any = lambda: None,
+        lease: RunLease | None = None,
     ) -> None:
         (run,) = lakehouse.read("runs").where(F.col("run_id") == reading.run_id).collect()
         asked = json.loads(run["config"])["data"]
         data = config.data.model_copy(update={name: asked[name] for name in ("suites", "split")})
         config = config.model_copy(update={"data": data, "judges": [reading.judge]})
-        super().__init__(lakehouse, artifacts, config, reading.run_id, check_lease=check_lease)
+        super().__init__(lakehouse, artifacts, config, reading.run_id, lease=lease)
         self._reading = reading
 
     def read(self) -> None:

@@ -298,10 +298,10 @@ class Lakehouse:
         row = self.spark.sql(f"DESCRIBE HISTORY {self.name(table)} LIMIT 1").select("version").head()
         return int(row["version"]) if row else 0
 
-    def last_change(self, table: str) -> int:
-        """The newest version of a table whose commit may have changed or removed rows, as Delta's history has it.
+    def changes(self, table: str) -> tuple[int, int]:
+        """The newest version of a table, and the newest whose commit may have changed or removed rows, as Delta's history has it.
 
-        All commits after it only added rows, or none. Where the history no longer begins with the table, that is at least
+        All commits after that only added rows, or none. Where the history no longer begins with the table, it is at least
         the version before what is left of it.
         """
         self.ready(table)
@@ -309,8 +309,9 @@ class Lakehouse:
             "version", "operation", "operationParameters", "operationMetrics"
         )
         commits = history.collect()
-        unknown = min(row["version"] for row in commits) - 1
-        return max([unknown, *(row["version"] for row in commits if _may_change_rows(row))])
+        versions = [row["version"] for row in commits]
+        changed = [row["version"] for row in commits if _may_change_rows(row)]
+        return max(versions), max([min(versions) - 1, *changed])
 
     def read(self, table: str, version: int | None = None) -> DataFrame:
         """A table, at a version or as it is now, with the columns that `schemas/` promises.
@@ -384,13 +385,22 @@ class Lakehouse:
         if rows:
             self.append(table, self.frame(table, rows).coalesce(1), once=once)
 
-    def replace(self, table: str, frame: DataFrame, scope: Mapping[str, str | int]) -> None:
+    def replace(
+        self,
+        table: str,
+        frame: DataFrame,
+        scope: Mapping[str, str | int],
+        *,
+        may: Callable[[], None] = lambda: None,
+    ) -> None:
         """Write a frame in place of all rows of a scope, in one commit: what is run again replaces, never doubles.
 
         Args:
             table: the table.
             frame: rows, all within the scope.
             scope: column to value.
+            may: called before each try, and raises where it may not be written any more: a commit of these rows by another
+                driver makes Delta refuse this one, which is tried again.
         """
         self.ready(table)
         condition = " AND ".join(
@@ -398,7 +408,12 @@ class Lakehouse:
         )
         writer = self.shape(table, frame).write.format("delta").mode("overwrite")
         writer = writer.option("replaceWhere", condition)
-        retry_conflicts(f"table {table}", lambda: writer.saveAsTable(self.name(table)))
+
+        def commit() -> None:
+            may()
+            writer.saveAsTable(self.name(table))
+
+        retry_conflicts(f"table {table}", commit)
 
 
 def partition_columns(lines: Sequence[str]) -> tuple[str, ...]:

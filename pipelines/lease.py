@@ -57,6 +57,7 @@ class RunLease:
         self.holder = holder
         self.seconds = seconds
         self.lost: str | None = None
+        self._until = datetime.max.replace(tzinfo=UTC)
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -84,7 +85,9 @@ class RunLease:
             self._thread.start()
 
     def check(self) -> None:
-        """Raise `RunHeld` if the lease was lost since it was taken."""
+        """Raise `RunHeld` if the lease was lost since it was taken; one that lapsed unrenewed may have been."""
+        if not self.lost and datetime.now(UTC) > self._until:
+            self._look()
         if self.lost:
             raise RunHeld(self.lost)
 
@@ -112,6 +115,7 @@ class RunLease:
         if holder is not None:
             end = datetime.now(UTC) + timedelta(seconds=self.seconds)
             until = f"timestamp_micros({int(end.timestamp() * 1e6)})"
+            self._until = end
         update = (
             f"UPDATE {self.lakehouse.name('runs')} SET lease_holder = {quote(holder) if holder else 'NULL'}, "
             f"lease_until = {until} WHERE run_id = {quote(self.run_id)} "
@@ -120,12 +124,18 @@ class RunLease:
         # Where another driver's commit came first, the next try finds that holder, and changes nothing.
         retry_conflicts(f"lease of run {self.run_id}", lambda: self.lakehouse.spark.sql(update))
 
+    def _look(self) -> bool:
+        """Whether the lease is still ours."""
+        holder, _ = self._current()
+        if holder != self.holder:
+            self.lost = f"run {self.run_id} was taken over by {holder}"
+            log.error("%s", self.lost)
+        return not self.lost
+
     def _renew(self) -> None:
         while not self._stop.wait(self.seconds / 3):
             try:
-                if self._current()[0] != self.holder:
-                    self.lost = f"run {self.run_id} was taken over by {self._current()[0]}"
-                    log.error("%s", self.lost)
+                if not self._look():
                     return
                 self._write(self.holder, expected=self.holder)
             except Exception:

@@ -20,14 +20,15 @@ from pipelines.busy import BusyClock
 from pipelines.config import RunConfig, TargetEndpointConfig
 from pipelines.engines.of_run import HANDOVER_SECONDS, RunEngines, owner_of
 from pipelines.engines.protocol import Adapter, GeneratorSpec, ScorerSpec
-from pipelines.errors import ConfigError, GateBlocked, MartError, raised_in_task
+from pipelines.errors import ConfigError, GateBlocked, MartError, RunHeld, raised_in_task
 from pipelines.gates.keeper import GateKeeper
 from pipelines.generation import Ask, Chunk, ask_all, chunks_of, write_requests
 from pipelines.history import History, now
 from pipelines.hosted import check_budget, check_judges_budgets, cost, cost_of_verdicts, hosted_spec
 from pipelines.lakehouse import Lakehouse
+from pipelines.lease import RunLease
 from pipelines.merging import merged_model
-from pipelines.models import LocalModel, local_model
+from pipelines.models import LocalModel, check_reads_text, local_model
 from pipelines.origins import keep_origins, tables_of
 from pipelines.plan import TRAINED_BY, needs, side_by_side, steps_of
 from pipelines.scorers import judge_spec, judges_options, reward_model_spec, scorer_rows
@@ -79,7 +80,7 @@ class Runner:
         home: host-local folder for engines' sockets and locks; the system's when None.
         single_step: this process runs one step: it leaves engines to the next one's, and makes nothing else ready for it.
         tracking_uri: where trainers log to MLflow; empty for nowhere.
-        check_lease: called between steps; raises when the run was taken over.
+        lease: of who drives the run: checked between steps, which name its holder.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class Runner:
         run_id: str,
         *,
         home: str = "",
-        check_lease: Any = lambda: None,
+        lease: RunLease | None = None,
         single_step: bool = False,
         tracking_uri: str = "",
     ) -> None:
@@ -101,7 +102,7 @@ class Runner:
         self.home = home
         self.history = History(lakehouse, run_id)
         self._gates = GateKeeper(lakehouse, config, run_id)
-        self._check_lease = check_lease
+        self._lease = lease
         self.single_step = single_step
         owner = engines_owner(lakehouse, artifacts, run_id)
         self.engines = RunEngines(owner, home, handover=HANDOVER_SECONDS if single_step else 0.0)
@@ -132,6 +133,10 @@ class Runner:
             else:
                 for step in group:
                     self.run_step(step, round)
+
+    def _check_lease(self) -> None:
+        if self._lease is not None:
+            self._lease.check()
 
     def _is_ready_for_several(self, steps: Sequence[Step], round: int) -> bool:
         """Have ready, once, what each step would otherwise find missing and make; False where they must take turns."""
@@ -195,6 +200,7 @@ class Runner:
             "step": step.name,
             "attempt": attempt,
             "started_at": started,
+            "driven_by": self._lease and self._lease.holder,
         }
         counts = Counts()
         try:
@@ -205,6 +211,8 @@ class Runner:
             if batch is not None:
                 for gate in step.gates:
                     self._gates.pass_through(gate, inputs, batch, attempt, counts)
+        except RunHeld:
+            raise  # the step is another driver's now
         except Exception as error:
             ours = error if isinstance(error, MartError) else raised_in_task(error)
             state = "blocked" if isinstance(ours, GateBlocked) else "failed"
@@ -216,6 +224,7 @@ class Runner:
             raise ours from error
         written = () if batch is None else (step.writes, *step.also_writes)
         writes = {table: self.lakehouse.version(table) for table in written}
+        self._check_lease()
         self._record(event, "done", versions, writes, counts, None)
         self.history.record_done(round, step.name, counts.values)
         self._ended_a_step = True
@@ -252,7 +261,9 @@ class Runner:
         """The base of adversary and target."""
         if self.config.engine.backend == "scripted" and not self.config.model:
             raise ConfigError("model is empty")
-        return local_model(self.config.model)
+        base = local_model(self.config.model)
+        check_reads_text(base)
+        return base
 
     @cached_property
     def generator_spec(self) -> GeneratorSpec:
@@ -408,7 +419,7 @@ class Runner:
                 if scorer.engine is not None and (step.asks_judges or scorer.kind == "classifier"):
                     self._start_engine(scorer.engine)
         with self._busy.running(counts) if step.gpu else nullcontext():
-            self.lakehouse.replace(step.writes, step.build(inputs), scope)
+            self.lakehouse.replace(step.writes, step.build(inputs), scope, may=self._check_lease)
         written = self._written(step.writes, scope)
         counts.values["rows"] = written.count()
         counts.values |= cost_of_verdicts(written, judges)
@@ -564,7 +575,7 @@ class Runner:
             "run_id": run_id, "round": context.round, "checkpoint_id": checkpoint_id,
         }  # fmt: skip
         if self._written("training_examples", scope).count() != rows:
-            self.lakehouse.replace("training_examples", shaped, scope)
+            self.lakehouse.replace("training_examples", shaped, scope, may=self._check_lease)
         counts.values |= {"rows": rows, "role": step.role, "checkpoint_id": checkpoint_id, "recipe": recipe}
         if left_out := too_long.count():
             counts.values["too_long"] = left_out

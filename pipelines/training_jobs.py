@@ -51,10 +51,11 @@ log = logging.getLogger(__name__)
 
 WARM_RUN = "bootstrap"  # the run id of what belongs to no run: reward models and warm starts
 REWARD_ROLES = {"safety_rm": "safety", "helpfulness_rm": "helpfulness"}
+_AGAIN = "run the same command again to go on from its last saved state"
 _EXIT_WORDS = {
-    2: "its manifest is not usable",
-    3: "its training set does not prove",
-    4: "the training itself failed",
+    2: ("its manifest is not usable", "the same command fails again until what they name is mended"),
+    3: ("its training set does not prove", "`mart verify` says what differs"),
+    4: ("the training itself failed", _AGAIN),
 }
 
 
@@ -233,10 +234,10 @@ def train(
     if (error := beside.exception()) is not None:
         log.warning("what was done beside the training failed", exc_info=error)
     if ended:
-        words = _EXIT_WORDS.get(ended, f"it was ended by signal or code {ended}")
+        words, remedy = _EXIT_WORDS.get(ended, (f"it was ended by signal or code {ended}", _AGAIN))
         raise TrainingFailed(
             f"training of {order.recipe['role']} {order.checkpoint_id[:12]} failed: {words}; "
-            "its own words are above; run the same command again to go on from its last saved state"
+            f"its own words are above; {remedy}"
         )
     target = artifacts.checkpoint(order.checkpoint_id)
     # What is whole there is of another run that shares this checkpoint and was first: its row may be there already.

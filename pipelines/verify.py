@@ -19,12 +19,12 @@ from pipelines.gates.keeper import suites_of
 from pipelines.gates.records import wrong_results
 from pipelines.gates.suites import Suite
 from pipelines.generation import request_identity
-from pipelines.history import History
+from pipelines.history import History, is_among, told_by
 from pipelines.lakehouse import Lakehouse
 from pipelines.plan import ALL
 from pipelines.step import GenerationStep
 from pipelines.verify_checkpoints import NAMED, wrong_checkpoints
-from pipelines.verify_imports import changed_inputs, wrong_imports, wrong_text
+from pipelines.verify_imports import changed_inputs, older_than, wrong_imports, wrong_text
 from schemas.digests import digest, seed_from
 from schemas.tables import BY_NAME
 
@@ -74,8 +74,7 @@ def verify_run(lakehouse: Lakehouse, artifacts: Artifacts, run_id: str) -> Findi
     findings.check_each("requests", _requests(lakehouse, history, asked))
     findings.check("verdicts", _totals(lakehouse, history))
     findings.check("texts", _texts(lakehouse, history))
-    begun = {row["run_id"]: json.loads(row["gate_suites"]) for row in runs if row["gate_suites"]}
-    findings.check("gates", wrong_results(_results(lakehouse, history), _suites(runs), steps, begun))
+    findings.check("gates", wrong_results(_results(lakehouse, history), _suites(runs), steps, _begun(runs)))
     trained = [item["counts"] for item in steps if item["step"].startswith("train_")]
     wanted = {counts["checkpoint_id"] for counts in trained if "sat_out" not in counts}
     findings.check_each("checkpoint", wrong_checkpoints(lakehouse, artifacts, wanted))
@@ -91,9 +90,7 @@ def _done_steps(lakehouse: Lakehouse, history: History) -> list[Done]:
             "step": row["step"],
             "attempt": row["attempt"],
             "gates": ALL[row["step"]].gates if row["step"] in ALL else (),
-            "reads": json.loads(row["reads"]),
-            "writes": json.loads(row["writes"]),
-            "counts": json.loads(row["counts"]),
+            **told_by(row),
         }
         for row in rows
     ]
@@ -105,8 +102,25 @@ def _where(item: Done) -> str:
 
 def _run_rows(runs: Sequence[Row]) -> Iterator[str]:
     for row in runs:
-        if digest(json.loads(row["config"])) != row["config_digest"]:
+        try:
+            whole = digest(json.loads(row["config"])) == row["config_digest"]
+        except ValueError:
+            whole = False
+        if not whole:
             yield f"the configuration of {row['run_id']} does not have the digest that it was begun with"
+
+
+def _begun(runs: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """The digests by gate of the suites that each run began with, where it kept them; none where that is not what they are."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in runs:
+        if row["gate_suites"]:
+            try:
+                kept = json.loads(row["gate_suites"])
+            except ValueError:
+                kept = None
+            found[row["run_id"]] = kept if isinstance(kept, dict) else {}
+    return found
 
 
 def _suites(runs: Sequence[Row]) -> dict[str, Mapping[str, Suite]]:
@@ -165,8 +179,15 @@ def _marks(frame: DataFrame, table: str, items: Sequence[Done]) -> DataFrame:
     which = F.lit(None).cast("int")
     for number, item in enumerate(items):
         which = F.when(_scope(item, table), number).otherwise(which)
-    # Two hashes make a chance match out of the question.
-    low, high = F.xxhash64(*frame.columns), F.xxhash64(F.lit(1), *frame.columns)
+    # Two hashes make a chance match out of the question. A null leaves a hash as it is and an array's items count one by one:
+    # what tells a null's place, or where an array ends, is hashed besides.
+    shape: list[Column] = [
+        F.size(column.name) if column.type.startswith("ARRAY") else F.isnull(column.name)
+        for column in BY_NAME[table].columns
+        if column.nullable or column.type.startswith("ARRAY")
+    ]
+    values = [*map(F.col, frame.columns), *shape]
+    low, high = F.xxhash64(*values), F.xxhash64(F.lit(1), *values)
     marked = frame.select(which.alias("item"), low.alias("low"), high.alias("high")).where("item IS NOT NULL")
     return marked.groupBy("item").agg(
         F.count("*").alias("rows"),
@@ -188,7 +209,7 @@ def _unchanged_in(lakehouse: Lakehouse, table: str, steps: Sequence[Done]) -> li
     items = [item for item in steps if table in item["writes"]]
     now = {row["item"]: row for row in _marks(lakehouse.read(table), table, items).collect()}
     # Asked after the rows were read, so that no commit before that is missed.
-    changed = lakehouse.last_change(table)
+    newest, changed = lakehouse.changes(table)
     by_version: dict[int, list[int]] = {}
     # What is as old as the last change, or younger, is there as it was. Whether rows came to it later, its count tells, the
     # keys, or what is recomputed of a checkpoint.
@@ -205,7 +226,12 @@ def _unchanged_in(lakehouse: Lakehouse, table: str, steps: Sequence[Done]) -> li
     if frames:
         then |= {row["item"]: row for row in reduce(DataFrame.unionAll, frames).collect()}
     return [
-        (_where(item), list(_changes(lakehouse, table, item, then.get(number), now.get(number))))
+        (
+            _where(item),
+            [older_than(table, newest, item["writes"][table])]
+            if item["writes"][table] > newest
+            else list(_changes(lakehouse, table, item, then.get(number), now.get(number))),
+        )
         for number, item in enumerate(items)
     ]
 
@@ -248,7 +274,7 @@ def _requests(
     """Each request's id, seed and input digest recomputed; requests and outcomes one to one."""
     found: dict[tuple[int, str], list[str]] = {(item["round"], item["step"]): [] for item in steps}
     names = sorted({item["step"] for item in steps})
-    mine = history.mine() & F.col("step").isin(names)
+    mine = history.mine() & is_among(found)
     requests = lakehouse.read("requests").where(mine)
     wrong = requests.mapInPandas(_wrong_requests, "round int, step string, request_id string")
     for row in wrong.limit(NAMED).collect():

@@ -27,18 +27,33 @@ def wrong_checkpoints(
     """Each checkpoint's short name, and what of its recipe, training rows, origins, snapshot and weights does not hold."""
     table = lakehouse.read("checkpoints").where(F.col("checkpoint_id").isin(sorted(wanted)))
     rows = {row["checkpoint_id"]: row for row in table.collect()}
-    training = _training_rows(lakehouse, {name: json.loads(row["recipe"]) for name, row in rows.items()})
+    recipes = {name: _recipe(row["recipe"]) for name, row in rows.items()}
+    training = _training_rows(lakehouse, {name: recipe for name, recipe in recipes.items() if recipe})
     origins = _origins(lakehouse, sorted(rows))
     for checkpoint_id in sorted(wanted):
         row = rows.get(checkpoint_id)
-        found = ["it is not registered"] if row is None else list(_checkpoint(artifacts, row))
+        recipe = recipes.get(checkpoint_id)
+        if row is None:
+            found = ["it is not registered"]
+        elif recipe is None:
+            found = ["its recipe is none"]
+        else:
+            found = list(_checkpoint(artifacts, row, recipe))
         yield checkpoint_id[:12], found + training.get(checkpoint_id, []) + origins.get(checkpoint_id, [])
 
 
-def _checkpoint(artifacts: Artifacts, row: Row) -> Iterator[str]:
+def _recipe(text: str) -> Mapping[str, Any] | None:
+    """A checkpoint's recipe; None where that is not what the text is."""
+    try:
+        recipe = json.loads(text)
+    except ValueError:
+        return None
+    return recipe if isinstance(recipe, dict) and {"role", "training_root"} <= recipe.keys() else None
+
+
+def _checkpoint(artifacts: Artifacts, row: Row, recipe: Mapping[str, Any]) -> Iterator[str]:
     """Recipe, snapshot and weights of a checkpoint, each against its digest."""
     checkpoint_id = row["checkpoint_id"]
-    recipe = json.loads(row["recipe"])
     if digest(recipe) != checkpoint_id:
         yield "its recipe does not give its id"
     folder = artifacts.snapshot(checkpoint_id)

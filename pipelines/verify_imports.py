@@ -59,6 +59,11 @@ def wrong_imports(lakehouse: Lakehouse) -> Iterator[str]:
             yield f"{table} has {have} rows of data set {of}, its imports wrote {expected}"
 
 
+def older_than(table: str, newest: int, recorded: int) -> str:
+    """What is told of a table that no longer has the version that a step recorded."""
+    return f"{table} is at version {newest}, a step recorded version {recorded}: it was made anew, or comes from an older copy"
+
+
 def changed_inputs(
     lakehouse: Lakehouse, reads: Sequence[Mapping[str, int]], runs: Sequence[str]
 ) -> Iterator[str]:
@@ -74,6 +79,9 @@ def changed_inputs(
     for table in sorted({*(kind.table for kind in KINDS.values()), "scorers"}):
         current = lakehouse.version(table)
         versions = sorted({read[table] for read in reads if table in read} - {current})
+        if versions and versions[-1] > current:
+            yield older_than(table, current, versions[-1])
+            continue
         if not versions:
             continue
         columns = [name for name in BY_NAME[table].stable if name != "suite_digest"]

@@ -18,7 +18,9 @@ def export(folder: Path) -> dict[str, Path]:
     for field in fields(world):
         path = folder / f"{field.name}.jsonl"
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in getattr(world, field.name)]
-        path.write_text("".join(lines), encoding="utf-8")
+        content = "".join(lines).encode()
+        if not path.is_file() or path.read_bytes() != content:  # another run may be reading it
+            path.write_bytes(content)
         paths[field.name] = path
     return paths
 

@@ -18,7 +18,7 @@ _OUTCOME = (
     Column(
         "error_kind",
         "STRING",
-        "too_long, refused, unreadable, took_engine_down, empty or malformed",
+        "too_long, refused, unreadable, took_engine_down; of adversarial prompts malformed, too, which a blank one is",
         nullable=True,
     ),
     Column("error", "STRING", "the engine's words, at most 500 characters", nullable=True),
@@ -46,8 +46,8 @@ RUNS = Table(
     key=("run_id",),
     columns=(
         _RUN,
-        Column("config", "STRING", "the resolved configuration, JSON"),
-        Column("config_digest", "STRING", "digest of the settings that affect results"),
+        Column("config", "STRING", "the settings that affect results, JSON"),
+        Column("config_digest", "STRING", "digest of that"),
         Column(
             "code_version", "STRING", "version of this package, with the commit where known", volatile=True
         ),
@@ -57,7 +57,7 @@ RUNS = Table(
         Column(
             "lease_holder",
             "STRING",
-            "who drives the run now: host, process and nonce",
+            "who drives the run now: as driven_by of steps",
             nullable=True,
             volatile=True,
         ),
@@ -669,8 +669,17 @@ STEPS = Table(
             volatile=True,
         ),
         Column("error", "STRING", "why it failed or what blocked it", nullable=True, volatile=True),
+        Column(
+            "driven_by",
+            "STRING",
+            "who held the run meanwhile: a process (process:HOST:PID:…) or a scheduler's run (scheduler:NAME); null of attempts from before it was kept",
+            nullable=True,
+            volatile=True,
+        ),
         _AT,
     ),
+    version=2,
+    added={2: ("driven_by",)},
     checks={"state_known": "state IN ('started', 'done', 'failed', 'blocked')"},
     partitioned_by=("run_id",),
 )

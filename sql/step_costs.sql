@@ -14,6 +14,7 @@
 -- completion_tokens: tokens written, likewise
 -- cost: of what was asked behind endpoints, in the currency of their prices; null where nothing was
 -- tokens_per_second: tokens that this attempt had written, a second of busy_seconds, which steps side by side share
+-- driven_by: who held the run meanwhile: a process (process:HOST:PID:…) or a scheduler's run (scheduler:NAME)
 WITH timed AS (
   SELECT *, timestampdiff(MICROSECOND, started_at, ended_at) / 1e6D AS seconds FROM {schema}.published_steps
 ),
@@ -43,6 +44,7 @@ SELECT
   CAST(get_json_object(t.counts, '$.prompt_tokens') AS BIGINT) AS prompt_tokens,
   CAST(get_json_object(t.counts, '$.completion_tokens') AS BIGINT) AS completion_tokens,
   CAST(get_json_object(t.counts, '$.cost') AS DOUBLE) AS cost,
-  CASE WHEN t.busy_seconds > 0 THEN f.tokens / t.busy_seconds END AS tokens_per_second
+  CASE WHEN t.busy_seconds > 0 THEN f.tokens / t.busy_seconds END AS tokens_per_second,
+  t.driven_by
 FROM timed AS t
 LEFT JOIN fresh AS f ON f.run_id = t.run_id AND f.round = t.round AND f.step = t.step

@@ -36,7 +36,7 @@ class Endpoint:
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.base_url = str(options["base_url"])
-        self._key = key = key_in(str(options["key_variable"]))
+        self._key = key = key_in(options["key_variable"])
         self._in_flight = int(options["in_flight"])
         self._attempts = int(options["attempts"])
         self._given_up = threading.Event()
@@ -44,7 +44,7 @@ class Endpoint:
         self._pace = _Pace(options["requests_per_minute"])
         self._client = httpx.Client(
             base_url=self.base_url.rstrip("/"),
-            headers={"Authorization": f"Bearer {key}"},
+            headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(float(options["timeout_seconds"]), connect=30.0),
             limits=httpx.Limits(max_connections=self._in_flight),
         )
@@ -138,7 +138,7 @@ class Endpoint:
 
     def quoted(self, text: str) -> str:
         """The beginning of what the endpoint said, without our key, which a proxy that tells what it was asked repeats."""
-        return text.replace(self._key, "[the key]")[:_QUOTED_CHARS]
+        return (text.replace(self._key, "[the key]") if self._key else text)[:_QUOTED_CHARS]
 
     def close(self) -> None:
         """Close the connections."""
@@ -175,14 +175,19 @@ def _of_its_error(answer: httpx.Response) -> httpx.Response:
     return answer
 
 
-def key_in(variable: str) -> str:
-    """The key of an endpoint, out of the environment.
+def key_in(variable: str | None) -> str | None:
+    """The key of an endpoint, out of the environment; None where no variable is named, for an endpoint without keys.
 
     Raises:
         ConfigError: the variable is not set, or empty, or no header can carry what it holds, as with the line end of a file.
     """
+    if variable is None:
+        return None
     if not (key := os.environ.get(variable)):
-        raise ConfigError(f"environment variable {variable} is not set; it holds the endpoint's key")
+        raise ConfigError(
+            f"environment variable {variable} is not set; it holds the endpoint's key. key_variable names another one, or is "
+            "null where the endpoint takes no key"
+        )
     if not all("!" <= char <= "~" for char in key):  # the key itself is told nowhere
         raise ConfigError(
             f"environment variable {variable} holds white space (a line end?) or characters that no header can carry; set it "

@@ -1,6 +1,7 @@
 """A gate that refuses stops its step before anything is published; a round goes on past it by name, or in a fork with other settings."""
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from pipelines.beginning import begin
 from pipelines.errors import ConfigError, GateBlocked
 from pipelines.gates.keeper import GateKeeper
 from pipelines.history import now
+from pipelines.imports import check_datasets
 from pipelines.plan import steps_of
 from pipelines.runner import Runner
 from pipelines.verify import verify_run
@@ -43,10 +45,24 @@ def test_a_refused_round_ends_when_its_checks_are_let_pass_or_in_a_fork_that_ask
     assert verify_run(lakehouse, runner.artifacts, "r").differences == []
 
     fork = runner_of(SMALLEST | REFUSING | {"gates.parameters.min_spread": 0.0}, "other", ("r", 0))
-    fork.run_round(1)
+    for step in steps_of(fork.config, 1):  # as a scheduler's tasks, which know nothing of each other
+        with closing(Runner(lakehouse, fork.artifacts, fork.config, "other", single_step=True)) as alone:
+            alone.run_step(step, 1)
     done = lakehouse.read("steps").where("run_id = 'other' AND state = 'done'")
     assert {row["round"] for row in done.select("round").collect()} == {1}
     assert verify_run(lakehouse, fork.artifacts, "other").differences == []
+
+
+def test_a_run_whose_data_is_not_there_is_not_begun_and_may_have_other_settings(
+    runner_of: Callable[..., Runner],
+) -> None:
+    runner = runner_of(SMALLEST)
+    lakehouse, config = runner.lakehouse, runner.config
+    wrong = config.model_copy(update={"data": config.data.model_copy(update={"seeds": "nothing"})})
+    with pytest.raises(ConfigError, match=r"data\.seeds is 'nothing'"):
+        begin(lakehouse, wrong, "new", first=lambda: check_datasets(lakehouse, wrong))
+    assert begin(lakehouse, config, "new", first=lambda: check_datasets(lakehouse, config))
+    assert not begin(lakehouse, config, "new")
 
 
 def test_a_run_keeps_the_suites_that_it_began_with_and_a_fork_may_have_others(

@@ -87,6 +87,11 @@ def test_a_run_that_a_scheduler_began_is_refused_to_another_until_it_ends(step: 
     assert step("begin", "monday")[0] == 0
 
 
+def test_what_was_never_begun_can_be_ended(folder: Path, door: Door) -> None:
+    words = ["end", "--run-id", "failed in begin", "--config", str(folder / "run.yaml"), "--holder", "monday"]
+    assert door("step", *words)[0] == 0
+
+
 @pytest.mark.parametrize("run_id", ["", " ", "a\x1b[2Jb", "a\nb"])
 def test_a_run_id_that_can_not_be_shown_is_refused(folder: Path, door: Door, run_id: str) -> None:
     code, said = door("step", "begin", "--run-id", run_id, "--config", str(folder / "run.yaml"))

@@ -13,7 +13,15 @@ from pyspark.sql import SparkSession
 from pipelines import imports
 from pipelines.config import DataConfig, ImportConfig, RunConfig
 from pipelines.errors import ConfigError, DataError
-from pipelines.imports import ImportTotals, check_datasets, import_all, import_source, suite_digest
+from pipelines.import_staging import Staging
+from pipelines.imports import (
+    ImportTotals,
+    check_datasets,
+    check_losses,
+    import_all,
+    import_source,
+    suite_digest,
+)
 from pipelines.lakehouse import Lakehouse
 from pipelines.verify_imports import changed_inputs, wrong_imports
 from schemas.digests import text_sha256
@@ -226,6 +234,25 @@ def test_two_drivers_of_the_same_import_write_its_rows_once(
     assert len(held(lakehouse, "imports", f"raced_{kind}", "import_id")) == 1
 
 
+def test_an_attempt_that_fails_leaves_what_another_has_staged(lakehouse: Lakehouse) -> None:
+    first, second = (Staging(lakehouse, "of two", "d") for _ in range(2))
+    for staging in (first, second):
+        for text in ("a", "b"):
+            staging.add({"instructions": [{"instruction": text}]})
+        staging.frame("instructions")  # which stages the last batch, too
+    first.abandon()
+    staged = lakehouse.read("import_staging").where("import_id = 'of two'").select("row").collect()
+    assert sorted(json.loads(row["row"])["instruction"] for row in staged) == ["a", "b"]
+    second.clear()
+
+
+def test_what_was_read_from_a_table_that_has_no_such_version_is_told(lakehouse: Lakehouse) -> None:
+    newest = lakehouse.version("instructions")
+    assert list(changed_inputs(lakehouse, [{"instructions": newest + 1}], ["r"])) == [
+        f"instructions is at version {newest}, a step recorded version {newest + 1}: it was made anew, or comes from an older copy"
+    ]
+
+
 def test_a_suite_has_one_digest_over_all_of_its_prompts_however_they_came(
     lakehouse: Lakehouse, bring: Callable[..., ImportTotals]
 ) -> None:
@@ -325,10 +352,43 @@ def test_a_data_set_that_was_never_imported_is_refused(
         check_datasets(lakehouse, _config(settings))
 
 
-def _config(data: dict[str, str]) -> RunConfig:
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (
+            {},
+            "'binary', which needs 'label', and 1 of 2 rows .* have none; 'pairwise' learns from 'rejected'",
+        ),
+        ({"loss": "pairwise"}, "'pairwise', which needs 'rejected', and 1 of 2 rows"),
+    ],
+)
+def test_labels_that_the_loss_can_not_learn_from_are_refused_before_the_run_begins(
+    lakehouse: Lakehouse, bring: Callable[..., ImportTotals], settings: dict[str, str], says: str
+) -> None:
+    row = {"input": "a", "output": "b", "aspect": "safety", "split": "train"}
+    bring([row | {"label": 1.0}], "mixed", "labels")
+    bring([row | {"rejected": "c"}], "mixed", "pairs")
+    with pytest.raises(ConfigError, match=rf"reward_models\.safety\.settings\.loss is {says}"):
+        check_losses(lakehouse, _config({"seeds": "s"}, {"dataset": "mixed", "settings": settings}))
+
+
+def test_a_data_set_without_a_row_of_the_aspect_is_refused(
+    lakehouse: Lakehouse, bring: Callable[..., ImportTotals]
+) -> None:
+    row = {"input": "a", "output": "b", "aspect": "helpfulness", "split": "train", "label": 1.0}
+    bring([row], "others", "labels")
+    with pytest.raises(ConfigError, match="no row has the aspect 'safety' and the split 'train'"):
+        check_losses(lakehouse, _config({"seeds": "s"}, {"dataset": "others"}))
+
+
+def _config(data: dict[str, str], safety: dict[str, Any] | None = None) -> RunConfig:
     judge = {"base": "nowhere"}
     return RunConfig.model_validate(
-        {"model": "m", "data": data, "reward_models": {"safety": judge, "helpfulness": judge}}
+        {
+            "model": "m",
+            "data": data,
+            "reward_models": {"safety": judge | (safety or {}), "helpfulness": judge},
+        }
     )
 
 

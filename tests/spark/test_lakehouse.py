@@ -78,16 +78,16 @@ def test_the_last_change_is_the_last_commit_that_may_have_changed_or_removed_row
     lakehouse.append_rows("gate_overrides", [_override()])
     replace_round(2)
     run("ALTER TABLE {} SET TBLPROPERTIES ('mart.note' = 'x')")
-    assert lakehouse.last_change("gate_overrides") < 1, "nothing but what was added"
+    assert lakehouse.changes("gate_overrides")[1] < 1, "nothing but what was added"
     changed = run("UPDATE {} SET reason = 'z' WHERE round = 2")
     lakehouse.append_rows("gate_overrides", [_override(round=3)])
-    assert lakehouse.last_change("gate_overrides") == changed
-    assert replace_round(3) == lakehouse.last_change("gate_overrides")
+    assert lakehouse.changes("gate_overrides")[1] == changed
+    assert replace_round(3) == lakehouse.changes("gate_overrides")[1]
     for statement in ("DELETE FROM {} WHERE round = 1", "RESTORE {} TO VERSION AS OF 1"):
-        assert run(statement) == lakehouse.last_change("gate_overrides")
+        assert run(statement) == lakehouse.changes("gate_overrides")[1]
     lakehouse.spark.conf.set("spark.databricks.delta.history.metricsEnabled", False)
     try:
-        assert replace_round(4) == lakehouse.last_change("gate_overrides"), (
+        assert replace_round(4) == lakehouse.changes("gate_overrides")[1], (
             "which does not say what it removed"
         )
     finally:

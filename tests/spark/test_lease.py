@@ -1,6 +1,8 @@
 """One driver a run at a time."""
 
 import os
+from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -9,7 +11,10 @@ from pipelines.errors import ConfigError, RunHeld
 from pipelines.history import now
 from pipelines.lakehouse import Lakehouse
 from pipelines.lease import RunLease, is_dead, process_holder
+from pipelines.runner import Runner
+from pipelines.steps.evaluate import EVALUATE_TARGET
 from schemas.tables import RUNS
+from tests.e2e.small import SMALLEST
 
 
 @pytest.fixture
@@ -48,6 +53,37 @@ def test_a_holder_may_ask_again(run: Lakehouse) -> None:
 def test_a_lease_that_lapsed_can_be_taken(run: Lakehouse) -> None:
     RunLease(run, "r", "scheduler:first", seconds=-1).acquire(renew=False)
     RunLease(run, "r", "scheduler:second").acquire(renew=False)
+
+
+def test_a_driver_whose_lease_lapsed_and_was_taken_is_told_when_it_looks(run: Lakehouse) -> None:
+    first = RunLease(run, "r", "scheduler:first", seconds=-1)
+    first.acquire(renew=False)
+    first.check()
+    RunLease(run, "r", "scheduler:second").acquire(renew=False)
+    with pytest.raises(RunHeld, match="run r was taken over by scheduler:second"):
+        first.check()
+
+
+def test_a_step_that_another_driver_took_meanwhile_is_not_published(
+    runner_of: Callable[..., Runner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner = runner_of({**SMALLEST, "data.suites": "sandbox_suites"})
+    lakehouse, execute = runner.lakehouse, Runner._execute
+    lease = RunLease(lakehouse, "r", "scheduler:first", seconds=-1)
+    lease.acquire(renew=False)
+
+    def taken_meanwhile(*arguments: Any) -> Any:
+        done = execute(*arguments)
+        RunLease(lakehouse, "r", "scheduler:second").acquire(renew=False)
+        return done
+
+    monkeypatch.setattr(Runner, "_execute", taken_meanwhile)
+    with (
+        closing(Runner(lakehouse, runner.artifacts, runner.config, "r", lease=lease)) as late,
+        pytest.raises(RunHeld),
+    ):
+        late.run_step(EVALUATE_TARGET, 0)
+    assert lakehouse.read("steps").isEmpty()
 
 
 def test_a_dead_process_of_this_host_lets_go_at_once(run: Lakehouse) -> None:

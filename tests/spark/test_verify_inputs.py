@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 
+import pytest
 from pyspark.sql import functions as F
 
+from pipelines.errors import IntegrityError
 from pipelines.runner import Runner
 from pipelines.steps.evaluate import EVALUATE_TARGET
 from pipelines.verify import verify_run
@@ -40,3 +42,40 @@ def test_a_change_in_what_was_asked_or_expected_and_an_added_answer_are_found(
         "published rows of round 0 evaluate_target: requests was changed",
     ]
     assert text in found[0] and request in found[1]
+
+
+def test_what_moves_from_one_column_to_another_is_found_and_an_unpublished_step_is_not_looked_at(
+    runner_of: Callable[..., Runner],
+) -> None:
+    runner = runner_of({**SMALLEST, "data.suites": "sandbox_suites"})
+    runner.run_step(EVALUATE_TARGET, 0)
+    lakehouse = runner.lakehouse
+    request = lakehouse.read("requests").limit(1).withColumn("round", F.lit(1))
+    lakehouse.append("requests", request.withColumn("request_id", F.lit("of the next round")))
+    assert verify_run(lakehouse, runner.artifacts, "r").differences == []
+    # A null leaves Spark's hash as it is.
+    lakehouse.spark.sql(
+        f"UPDATE {lakehouse.name('responses')} SET error = finish_reason, finish_reason = NULL WHERE finish_reason IS NOT NULL"
+    )
+    (found,) = verify_run(lakehouse, runner.artifacts, "r").differences
+    assert found.startswith("published rows of round 0 evaluate_target: responses was changed since version")
+
+
+def test_rows_that_no_longer_hold_what_we_write_are_differences(runner_of: Callable[..., Runner]) -> None:
+    runner = runner_of({**SMALLEST, "data.suites": "sandbox_suites"})
+    runner.run_step(EVALUATE_TARGET, 0)
+    lakehouse = runner.lakehouse
+    version = lakehouse.version("responses")
+    steps, runs = lakehouse.name("steps"), lakehouse.name("runs")
+    lakehouse.spark.sql(f"UPDATE {runs} SET config = 'x', gate_suites = 'x'")
+    lakehouse.spark.sql(f"UPDATE {steps} SET writes = replace(writes, '{version}', '99')")
+    assert verify_run(lakehouse, runner.artifacts, "r").differences == [
+        "run: the configuration of r does not have the digest that it was begun with",
+        f"published rows of round 0 evaluate_target: responses is at version {version}, a step recorded version 99: it was made "
+        "anew, or comes from an older copy",
+    ]
+    lakehouse.spark.sql(f"UPDATE {steps} SET counts = 'x'")
+    with pytest.raises(
+        IntegrityError, match="counts of round 0 evaluate_target of run r .* is no JSON object"
+    ):
+        verify_run(lakehouse, runner.artifacts, "r")

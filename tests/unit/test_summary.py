@@ -3,7 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
-from jobs.summary import figures
+from jobs.summary import figures, time_of
 from pipelines.stats import wilson
 
 
@@ -39,3 +39,29 @@ def test_the_agreement_of_a_reward_model_is_told_where_it_was_trained() -> None:
         _rate(0, "reward_model_agreement", "safety", 90, 100), _rate(1, "violation_rate", "safety", 1, 4)
     )
     assert lines["agreement with held-out labels, safety"] == ["100", "90 (83-94)", "-"]
+
+
+def test_what_lies_between_two_drivers_is_no_time_of_a_round() -> None:
+    attempts = [
+        {"start": start, "end": end, "busy_seconds": busy, "driven_by": who, "state": "failed"}
+        for start, end, busy, who in (
+            (0.0, 60.0, 50.0, "process:a"),
+            (60.0, 100.0, 30.0, "process:a"),
+            (90_000.0, 90_100.0, 70.0, "process:b"),
+        )
+    ]
+    assert time_of(attempts) == (200.0, 0.25)
+
+
+def test_what_lies_between_steps_of_one_driver_is_idle() -> None:
+    attempts = [
+        {
+            "start": start,
+            "end": start + 40.0,
+            "busy_seconds": 40.0,
+            "driven_by": "scheduler:7",
+            "state": "done",
+        }
+        for start in (0.0, 60.0)
+    ]
+    assert time_of(attempts) == (100.0, 1 - 80 / 100)

@@ -25,7 +25,9 @@ class Endpoint(JsonHandler):
         body = self.body()
         word = body["messages"][0]["content"]
         self.seen.append(word)
-        if self.headers["Authorization"] != "Bearer secret":
+        if word == "open":
+            self.reply(400, {"error": "we were sent", "headers": dict(self.headers)})
+        elif self.headers["Authorization"] != "Bearer secret":
             self.reply(401, {})
         elif word == "busy" and self.seen.count("busy") == 1:
             self.reply(429, {}, {"Retry-After": "0"})
@@ -204,6 +206,11 @@ def test_retry_after_is_waited_for_up_to_ten_minutes(spec, monkeypatch):
     assert max(waited) == 600.0
     with pytest.raises(EngineError, match=r"not to be asked again for 601 s \(Retry-After\)"):
         ask(spec, "601")
+
+
+def test_an_endpoint_without_keys_is_asked_without_one(spec):
+    error = ask(replace(spec, options=spec.options | {"key_variable": None}), "open")["open"].error
+    assert "authorization" not in error.lower()
 
 
 def test_retry_after_is_a_number_or_a_date():
