@@ -5,6 +5,7 @@ SHELL := /bin/sh
 ENGINE ?= cpu
 PINS := requirements/$(ENGINE).txt
 BIN := .venv/bin
+PACKAGES := .venv/.packages-$(ENGINE)
 STAMP := .venv/.installed-$(ENGINE)
 UV_VERSION := $(shell sed -n 's/^uv==//p' requirements/cpu.txt)
 # The first Python that can run MART; the preflight tells what is wrong if there is none.
@@ -27,13 +28,16 @@ preflight: ## say what this machine lacks, with the remedy
 
 install: $(STAMP) ## install everything at pinned versions into .venv; nothing if that is done
 
-$(STAMP): $(PINS) pyproject.toml pipelines/java/LinkLogStore.java | preflight
-	@rm -f .venv/.installed-*
+$(PACKAGES): $(PINS) pyproject.toml | preflight
+	@rm -f .venv/.packages-* .venv/.installed-*
 	@test -x $(BIN)/python || if command -v uv >/dev/null; then uv venv --quiet --python "$$(command -v $(PYTHON))" .venv; \
 		else $(PYTHON) -m venv .venv; fi
 	@command -v uv >/dev/null || test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv==$(UV_VERSION)
 	@uv="$$(command -v uv || echo $(BIN)/uv)" && $$uv pip sync --python $(BIN)/python $(PINS) \
 		&& $$uv pip install --python $(BIN)/python --quiet --no-build-isolation --no-deps -e .
+	@touch $@
+
+$(STAMP): $(PACKAGES) pipelines/java/LinkLogStore.java
 	@echo "fetching the jars of Delta Lake, and preparing Spark's Java for exclusive commits and short starts"
 	@$(BIN)/python -m jobs.prepare >.venv/prepare.log 2>&1 || { cat .venv/prepare.log >&2; exit 1; }
 	@touch $@
@@ -44,18 +48,19 @@ sandbox: preflight $(STAMP) ## four rounds on the embedded sandbox, with a summa
 # Most tests wait half of their time: for a JVM, an engine, a trainer to start. Two files at a time, begun in their order, the longest first.
 SIDE_BY_SIDE := -n 2 --dist loadfile --no-loadscope-reorder
 
-# Lint runs beside the first tests; what it finds is printed at once, and counts at the end.
-test: $(STAMP) ## lint, types, import contract, and every test but the long ones of make e2e
-	@$(MAKE) --no-print-directory lint & lint=$$!; $(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS); tests=$$?; \
+# Lint runs beside the preparation, one process for most of its time; what it finds is printed at once, and counts at the end.
+test: $(PACKAGES) ## lint, types, import contract, and every test but the long ones of make e2e
+	@$(MAKE) --no-print-directory lint & lint=$$!; \
+		$(MAKE) --no-print-directory $(STAMP) && $(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS); tests=$$?; \
 		wait $$lint || { echo "make lint failed: see above" >&2; exit 1; }; exit $$tests
 
-lint: $(STAMP) ## style, types and the import contract
+lint: $(PACKAGES) ## style, types and the import contract
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/mypy --num-workers 2
 
-format: $(STAMP) ## format the code and mend what can be mended
+format: $(PACKAGES) ## format the code and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 

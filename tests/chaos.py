@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -113,9 +113,7 @@ class Chaos:
 
     def words(self) -> list[str]:
         """The command of the run that is under way."""
-        words = self.mart.run_words()
-        words[words.index("t")] = f"run-{self.run}"
-        return self.mart.command(*words)
+        return self.mart.command(*replace(self.mart, run=f"run-{self.run}").run_words())
 
     def start(self) -> "subprocess.Popen[bytes]":
         """Start the driver, or start it again."""

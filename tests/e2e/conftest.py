@@ -38,7 +38,8 @@ def told(spark: SparkSession) -> Told:
 
     def tell(mart: Mart, *words: str, code: int = 0) -> str:
         with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.redirect_stderr(printed):
-            assert cli.main([*words, "--lakehouse", str(mart.folder)]) == code
+            ended = cli.main([*words, "--lakehouse", str(mart.folder)])
+        assert ended == code, printed.getvalue()
         return printed.getvalue()
 
     return tell

@@ -107,10 +107,11 @@ def tiny_models(folder: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Mart:
-    """The `mart` command over one lakehouse."""
+    """The `mart` command over one lakehouse, with the settings of one run."""
 
     folder: Path
     settings: dict[str, Any]
+    run: str = "t"
 
     def command(self, *words: str) -> list[str]:
         """The words of a call, with the lakehouse where the command takes one."""
@@ -133,7 +134,7 @@ class Mart:
             "--config",
             "sandbox",
             "--run-id",
-            "t",
+            self.run,
             *(word for text in self._sets() for word in ("--set", text)),
         ]
 

@@ -1,6 +1,7 @@
-"""A round on a Spark cluster of its own: a standalone master, two workers, every step a submission, the package shipped.
+"""A round on a Spark cluster of its own: a standalone master, two workers, the package shipped.
 
-Answers come from a script; `make e2e` has the executors start a real engine as well, of a tiny random model.
+Answers come from a script. The first steps are submissions of their own, as a scheduler's are, and one `mart run` does the others.
+`make e2e` has every step submitted, and the executors start a real engine, of a tiny random model.
 """
 
 import contextlib
@@ -25,6 +26,7 @@ import pytest
 
 from pipelines import local_jvm
 from pipelines.plan import needs, steps_of
+from pipelines.step import Step
 from tests import built
 from tests.e2e.small import REAL, ROOT, SMALLEST, Mart
 from tests.leftovers import processes
@@ -42,6 +44,8 @@ BACKENDS: dict[str, dict[str, Any]] = {
     "scripted": {"engine.options.delay_seconds": 1.0},
     "vllm": REAL | {"engine.max_num_seqs": 1, "attack.sampling.max_tokens": 128},
 }
+# The steps of round 1 that are submitted one by one; of a backend that is not here, all of them.
+ONE_BY_ONE = {"scripted": ("attack", "screen", "respond")}
 
 
 def _free_port() -> int:
@@ -193,7 +197,7 @@ class Submission:
         self, cluster: Cluster, it: Mart, *words: str, cores: int = 2, fetches: bool = False
     ) -> None:
         self._words = " ".join(words[:2])
-        self._log = cluster.folder / f"{words[1]}.log"
+        self._log = cluster.folder / f"{words[0]}-{words[1].strip('-')}.log"
         environment = cluster.environment(**it.own_environment(), PYTHONPATH=str(ROOT))
         self._driver = cluster.submit(self._log, it.command(*words)[3:], environment, cores, fetches)
 
@@ -239,7 +243,7 @@ class Round:
 
 @pytest.fixture(scope="module", params=["scripted", pytest.param("vllm", marks=pytest.mark.long)])
 def finished(cluster: Cluster, scripted: Callable[..., Mart], request: pytest.FixtureRequest) -> Round:
-    """A round, step by step; a worker is killed when the first chunk of attacks is there and others are not."""
+    """A round; a worker is killed when the first chunk of attacks is there and others are not."""
     # An executor has two cores; the first worker takes two of them, also when the second is gone.
     cluster.start_worker("one", 4, "2g")
     cluster.start_worker("two", 2, "1g")
@@ -248,15 +252,24 @@ def finished(cluster: Cluster, scripted: Callable[..., Mart], request: pytest.Fi
     it = scripted(SLOW | BACKENDS[request.param])
     logs = {"begin": Submission(cluster, it, *it.step_words("begin")).ended()}
     for number in (0, 1):
-        logs |= {f"{number} {name}": log for name, log in _scheduled(cluster, it, number).items()}
+        steps = [
+            step for step in steps_of(it.config(), number) if _is_submitted(request.param, number, step.name)
+        ]
+        logs |= {f"{number} {name}": log for name, log in _scheduled(cluster, it, number, steps).items()}
     logs["end"] = Submission(cluster, it, *it.step_words("end")).ended()
+    if request.param in ONE_BY_ONE:
+        logs["run"] = Submission(cluster, it, *it.run_words()).ended()
     left = [seen.line for seen in processes(str(cluster.folder)) if "pipelines.engines" in seen.line]
     return Round(it, logs, cluster.state()["applications"] - before, left)
 
 
-def _scheduled(cluster: Cluster, it: Mart, number: int) -> dict[str, str]:
-    """A round's steps as a scheduler runs them, each when all that it builds on has ended, two at a time; their logs."""
-    waiting = list(steps_of(it.config(), number))
+def _is_submitted(backend: str, number: int, step: str) -> bool:
+    return number == 0 or backend not in ONE_BY_ONE or step in ONE_BY_ONE[backend]
+
+
+def _scheduled(cluster: Cluster, it: Mart, number: int, steps: Sequence[Step]) -> dict[str, str]:
+    """Steps of a round as a scheduler runs them, each when all that it builds on has ended, two at a time; their logs."""
+    waiting = list(steps)
     names = {step.name for step in waiting}
     running: dict[Future[str], str] = {}
     logs: dict[str, str] = {}
@@ -288,6 +301,11 @@ def test_a_round_of_submissions_proves_whole(finished: Round, told: Any) -> None
 
 def test_every_step_ran_on_the_cluster(finished: Round) -> None:
     assert finished.applications == len(finished.logs)
+
+
+def test_each_step_names_the_schedulers_run(finished: Round, look: Any) -> None:
+    steps = look(finished.mart, "steps").where("step IN ('attack', 'respond')").collect()
+    assert [row["driven_by"] for row in steps] == ["scheduler:test"] * 2
 
 
 def test_a_worker_killed_in_mid_generation_costs_nothing(finished: Round, look: Any) -> None:
