@@ -1,6 +1,7 @@
 # `make help` lists what is here. Everything is installed into .venv at the versions of requirements/.
 .DEFAULT_GOAL := help
 SHELL := /bin/sh
+.NOTPARALLEL:
 
 ENGINE ?= cpu
 PINS := requirements/$(ENGINE).txt

@@ -86,11 +86,6 @@ def begin(
     return new
 
 
-def is_begun(lakehouse: Lakehouse, run_id: str) -> bool:
-    """Whether there is such a run."""
-    return _run(lakehouse, run_id) is not None
-
-
 def _run(lakehouse: Lakehouse, run_id: str) -> Row | None:
     return lakehouse.read("runs").where(F.col("run_id") == run_id).head()
 

@@ -179,20 +179,23 @@ def effect(lakehouse: Lakehouse, runs: Sequence[str], judge: str) -> Effect:
         ConfigError: a run has no such evaluations, or the runs don't have the same rounds and prompts.
     """
     mine = F.col("run_id").isin(list(runs))
-    verdicts = lakehouse.spark.table(lakehouse.name("evaluations")).where(mine & (F.col("judge") == judge))
+    labelled = lakehouse.spark.table(lakehouse.name("evaluations")).where(mine & F.col("by_rule"))
+    verdicts = labelled.where(F.col("judge") == judge)
     answers = _rows(
-        verdicts.where("step = 'evaluate_target' AND by_rule").select(
+        verdicts.where("step = 'evaluate_target'").select(
             "run_id", "round", "suite", "prompt_id", "seen_style", "checkpoint_id",
             "violated", "refused", "neither", "answered",
         )
     )  # fmt: skip
-    _check(answers, runs, judge)
+    if missing := [run for run in runs if run not in set(answers["run_id"])]:
+        raise ConfigError(_not_labelled(labelled, missing[0], judge))
+    _check(answers, runs)
     rates, rounds = {}, tuple(sorted(answers["round"].unique().tolist()))
     for name, suite, value, seen in RATES:
         part = answers[answers["suite"] == suite]
         rates[name] = pool(part if seen is None else part[part["seen_style"] == seen], value, rounds=rounds)
     attacks = _rows(
-        verdicts.where("step = 'evaluate_attack' AND by_rule").select(
+        verdicts.where("step = 'evaluate_attack'").select(
             "run_id", F.col("prompt_id").alias("request_id"), "checkpoint_id", "violated"
         )
     )
@@ -236,11 +239,14 @@ def _rows(frame: DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _check(answers: pd.DataFrame, runs: Sequence[str], judge: str) -> None:
-    if missing := [run for run in runs if run not in set(answers["run_id"])]:
-        raise ConfigError(
-            f"run {missing[0]} has no evaluation labelled by {judge!r}; `mart status` lists the runs"
-        )
+def _not_labelled(labelled: DataFrame, run: str, judge: str) -> str:
+    others = labelled.where((F.col("run_id") == run) & (F.col("step") == "evaluate_target")).select("judge")
+    names = sorted(row["judge"] for row in others.distinct().collect())
+    can = f"--judge takes {', '.join(names)}" if names else "a rule or a rubric labels, a guard does not"
+    return f"run {run} has no evaluation labelled by {judge!r}: {can}; `mart status` lists the runs"
+
+
+def _check(answers: pd.DataFrame, runs: Sequence[str]) -> None:
     shapes = {
         run: (tuple(sorted(part["round"].unique())), frozenset(part["prompt_id"]))
         for run, part in answers.groupby("run_id")

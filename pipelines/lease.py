@@ -8,6 +8,7 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from pyspark.sql import Row
 from pyspark.sql import functions as F
 
 from pipelines.errors import ConfigError, RunHeld
@@ -92,20 +93,23 @@ class RunLease:
             raise RunHeld(self.lost)
 
     def release(self) -> None:
-        """Let go, unless another holder has taken over meanwhile."""
+        """Let go, unless another holder has taken over meanwhile, or the run was never begun."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        if self._current()[0] == self.holder:
+        if (row := self._row()) is not None and row["lease_holder"] == self.holder:
             self._write(None, expected=self.holder)
 
-    def _current(self) -> tuple[str | None, datetime]:
-        row = (
+    def _row(self) -> Row | None:
+        return (
             self.lakehouse.read("runs")
             .where(F.col("run_id") == self.run_id)
             .select("lease_holder", F.unix_micros("lease_until").alias("until"))
             .head()
         )
+
+    def _current(self) -> tuple[str | None, datetime]:
+        row = self._row()
         if row is None:
             raise ConfigError(f"there is no run {self.run_id!r} in {self.lakehouse.schema}")
         return row["lease_holder"], datetime.fromtimestamp((row["until"] or 0) / 1e6, UTC)
@@ -115,7 +119,6 @@ class RunLease:
         if holder is not None:
             end = datetime.now(UTC) + timedelta(seconds=self.seconds)
             until = f"timestamp_micros({int(end.timestamp() * 1e6)})"
-            self._until = end
         update = (
             f"UPDATE {self.lakehouse.name('runs')} SET lease_holder = {quote(holder) if holder else 'NULL'}, "
             f"lease_until = {until} WHERE run_id = {quote(self.run_id)} "
@@ -123,6 +126,8 @@ class RunLease:
         )
         # Where another driver's commit came first, the next try finds that holder, and changes nothing.
         retry_conflicts(f"lease of run {self.run_id}", lambda: self.lakehouse.spark.sql(update))
+        if holder is not None:
+            self._until = end
 
     def _look(self) -> bool:
         """Whether the lease is still ours."""

@@ -22,6 +22,7 @@ from jinja2 import TemplateError
 from pipelines.errors import ConfigError
 from schemas.digests import digest, file_sha256, tensors_sha256
 from schemas.manifests import weight_files
+from schemas.rendering import READING
 
 log = logging.getLogger(__name__)
 
@@ -250,4 +251,4 @@ def tokenizer_for(path: str) -> Any:
     """The tokenizer of a local model, without executing any code it carries."""
     from transformers import AutoTokenizer
 
-    return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    return AutoTokenizer.from_pretrained(path, **READING)

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import fields
 from pathlib import Path
+from uuid import uuid4
 
 from sandbox.world import build_world
 
@@ -20,7 +21,9 @@ def export(folder: Path) -> dict[str, Path]:
         lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in getattr(world, field.name)]
         content = "".join(lines).encode()
         if not path.is_file() or path.read_bytes() != content:  # another run may be reading it
-            path.write_bytes(content)
+            written = folder / f".{field.name}.{uuid4().hex}"
+            written.write_bytes(content)
+            written.replace(path)
         paths[field.name] = path
     return paths
 

@@ -34,6 +34,10 @@ _FIXED: Mapping[str, Any] = {
 }
 
 
+# How every tokenizer is read: transformers would take Mistral's own format, which renders and counts otherwise, where it lies beside.
+READING: Mapping[str, Any] = {"trust_remote_code": False, "mistral_format": False}
+
+
 class Tokenizer(Protocol):
     """What rendering needs of a Hugging Face tokenizer."""
 
@@ -229,13 +233,11 @@ def padding_id(tokenizer: Tokenizer) -> int:
     A decoder's classification head reads the last token that is no padding, and so would read another than the last.
 
     Raises:
-        ValueError: the tokenizer has no other special token.
+        ValueError: as `encode_pair`.
     """
     last = encode_pair(tokenizer, "a", "b", 4096)["input_ids"][-1]
-    for name in ("pad_token_id", "eos_token_id", "bos_token_id", "unk_token_id"):
-        if (token := getattr(tokenizer, name)) is not None and token != last:
-            return int(token)
-    raise ValueError("every special token of the tokenizer ends a dialogue; give it a pad_token of its own")
+    named = [getattr(tokenizer, f"{name}_token_id") for name in ("pad", "eos", "bos", "unk")]
+    return next(int(token) for token in [*named, 0, 1] if token not in (None, last))
 
 
 def _shares(prompt: int, response: int, room: int) -> tuple[int, int]:

@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -62,6 +62,8 @@ class Chaos:
         kills: how many.
         pauses: the least and the most seconds before a kill.
         most: kills of one kind, at most; where nothing else is alive, the next one waits for another kind.
+        once: of a kind, what a driver must have logged before one is killed.
+        runs: how many end, at most.
         verify_each: kills between two proofs of a run that is under way; 0 proves only runs that have ended.
     """
 
@@ -70,6 +72,8 @@ class Chaos:
     kills: int
     pauses: tuple[float, float]
     most: int = sys.maxsize
+    once: Mapping[str, str] = field(default_factory=dict)
+    runs: int = sys.maxsize
     verify_each: int = 0
     events: list[dict[str, Any]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -134,7 +138,12 @@ class Chaos:
                 if matches(seen.line, seen.above):
                     alive.setdefault(name, []).append(seen.pid)
         done = [event["target"] for event in self.events]
-        wanted = [name for name in alive if done.count(name) < self.most]
+        said = (
+            "".join(log.read_text(errors="replace") for log in self.folder.glob("log-*.txt"))
+            if self.once
+            else ""
+        )
+        wanted = [name for name in alive if done.count(name) < self.most and self.once.get(name, "") in said]
         if not wanted:
             return False
         # The rarest kinds first: a trainer or a core is not always there.
@@ -228,6 +237,8 @@ class Chaos:
                 code = self.wait(driver, pause)
                 if code is not None:
                     self.ended(code)
+                    if self.run == self.runs:
+                        return
                     driver = self.start()
                 elif not self.kill_one(driver):
                     pause = 0.2

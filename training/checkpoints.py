@@ -32,7 +32,11 @@ _TOKENIZER_FILES = (
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
-    """Copy tokenizer, chat template and generation settings byte for byte: saving them anew might rewrite them."""
+    """Copy tokenizer, chat template and generation settings byte for byte: saving them anew might rewrite them.
+
+    Settings that the source lacks are taken away, so that a server makes its own of the configuration, as it does for the source.
+    """
+    (target / "generation_config.json").unlink(missing_ok=True)
     for path in sorted({path for pattern in _TOKENIZER_FILES for path in source.glob(pattern)}):
         if path.is_file():
             shutil.copyfile(path, target / path.name)

@@ -134,6 +134,8 @@ def run(job: TrainingJob, train: Train) -> CheckpointManifest:
     with only_trainer(scratch):
         if (there := finished(job)) is not None:
             log.info("checkpoint %s is in %s and proves right; nothing to do", job.checkpoint_id, output)
+            if rank() == 0 and scratch.exists():  # of a trainer that was killed before it had logged it
+                track(job, there, ())
             shutil.rmtree(scratch, ignore_errors=True)
             return there
         rows = load_snapshot(Path(job.snapshot.path), job.snapshot.root, job.snapshot.rows)
@@ -142,8 +144,8 @@ def run(job: TrainingJob, train: Train) -> CheckpointManifest:
         trained = train(job, rows, scratch)
         if rank() == 0:
             manifest = publish(job, trained.built, trained.fit, trained.metrics)
-            shutil.rmtree(scratch)
             track(job, manifest, trained.fit.losses)
+            shutil.rmtree(scratch)
         barrier()
         if rank() != 0:
             manifest = read_manifest(output)

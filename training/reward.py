@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from schemas.manifests import RewardSettings, TrainingJob, parse_messages
-from schemas.rendering import Tokenizer, encode_pair, padding_id
+from schemas.rendering import READING, Tokenizer, encode_pair, padding_id
 from training.checkpoints import copy_tokenizer
 from training.command import Trained, main
 from training.errors import JobError
@@ -151,7 +151,7 @@ def train(job: TrainingJob, table: pa.Table, scratch: Path) -> Trained:
             "a reward model needs rows with label or rejected, and split; this snapshot has others"
         )
     source = job.parent.path if job.parent else job.base.path
-    tokenizer: Any = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=True)
+    tokenizer: Any = AutoTokenizer.from_pretrained(source, local_files_only=True, **READING)
     rows, full = tokenise(table, tokenizer, settings.max_length)
     learned = training_rows(rows, settings)
     seed_everything(job.seed)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from schemas.manifests import SftSettings, TrainingJob, parse_messages
-from schemas.rendering import Tokenizer, render_example
+from schemas.rendering import READING, Tokenizer, render_example
 from training.causal import caps_logits, forget_generation
 from training.checkpoints import copy_tokenizer, normalise_adapter_config
 from training.command import Trained, main
@@ -205,9 +205,7 @@ def train(job: TrainingJob, table: pa.Table, scratch: Path) -> Trained:
         )
     if stray := sorted(set(table.column("role").to_pylist()) - {job.role}):
         raise JobError(f"the snapshot has rows for the role {stray[0]!r}, the job trains {job.role!r}")
-    tokenizer: Any = AutoTokenizer.from_pretrained(
-        job.base.path, trust_remote_code=False, local_files_only=True
-    )
+    tokenizer: Any = AutoTokenizer.from_pretrained(job.base.path, local_files_only=True, **READING)
     rows, counts = tokenise(table, tokenizer, settings.max_length)
     log.info(
         "%d examples, %d tokens, %d truncated", len(rows), counts["tokens"], counts["truncated_examples"]

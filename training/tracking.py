@@ -80,6 +80,8 @@ def _log(
     client = MlflowClient(tracking_uri=uri)
     wish = job.tracking.experiment if job.tracking else os.environ.get("MLFLOW_EXPERIMENT_NAME")
     number = _experiment(client, experiment_name(uri, wish), f"{_ARTIFACTS}:/" if _folder(uri) else None)
+    if _is_logged(client, number, manifest.checkpoint_id):
+        return
     name = f"{manifest.role}-{manifest.round}"
     tags = {
         "mart.checkpoint_id": manifest.checkpoint_id,
@@ -114,6 +116,15 @@ def _log(
     client.log_outputs(run, [LoggedModelOutput(model.model_id, step=0)])
     client.finalize_logged_model(model.model_id, "READY")
     client.set_terminated(run)
+
+
+def _is_logged(client: "MlflowClient", experiment: str, checkpoint_id: str) -> bool:
+    """Whether a run has a checkpoint; what a trainer that was killed left half logged is removed."""
+    runs = client.search_runs([experiment], f"tags.`mart.checkpoint_id` = '{checkpoint_id}'")
+    for run in runs:
+        if run.info.status != "FINISHED":
+            client.delete_run(run.info.run_id)
+    return any(run.info.status == "FINISHED" for run in runs)
 
 
 def experiment_name(uri: str, wish: str | None) -> str:

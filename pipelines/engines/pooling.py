@@ -10,6 +10,7 @@ from pipelines.engines.client import EngineClient
 from pipelines.engines.protocol import RowErrorKind, Score, ScorerSpec
 from pipelines.engines.session import Reply
 from pipelines.errors import ConfigError
+from pipelines.models import tokenizer_for
 from schemas.rendering import cut_pair, encode_pair
 
 
@@ -43,12 +44,12 @@ class PooledClassifierScorer:
     """
 
     def __init__(self, spec: ScorerSpec) -> None:
-        from transformers import AutoConfig, AutoTokenizer
+        from transformers import AutoConfig
 
         assert spec.engine is not None  # what opens it has looked
         self._max_length = spec.max_length
         try:
-            self._tokenizer: Any = AutoTokenizer.from_pretrained(spec.model)
+            self._tokenizer = tokenizer_for(spec.model)
             outputs = AutoConfig.from_pretrained(spec.model).num_labels
         except (OSError, ValueError) as error:
             raise ConfigError(

@@ -15,6 +15,7 @@ from pipelines.engines.pooling import PooledClassifierScorer, check_outputs
 from pipelines.engines.protocol import Score, Scorer, ScorerSpec
 from pipelines.errors import ConfigError
 from pipelines.functions import import_function
+from pipelines.models import tokenizer_for
 from schemas.rendering import encode_pair, padding_id
 
 # Pairs that are sorted by length together: bounds memory, and leaves little padding.
@@ -32,23 +33,24 @@ class ClassifierScorer:
     """
 
     def __init__(self, spec: ScorerSpec) -> None:
-        from transformers import AutoModelForSequenceClassification, AutoTokenizer
+        from transformers import AutoModelForSequenceClassification
 
         self._spec = spec
-        self._tokenizer: Any
         self._device = torch.device("cuda" if has_gpu() else "cpu")
         try:
-            self._tokenizer = AutoTokenizer.from_pretrained(spec.model)
+            self._tokenizer = tokenizer_for(spec.model)
             model: Any = AutoModelForSequenceClassification.from_pretrained(spec.model, dtype=torch.float32)
+            padding = model.config.pad_token_id
+            if padding is None or not 0 <= padding < len(self._tokenizer):
+                padding = padding_id(self._tokenizer)
         except (OSError, ValueError) as error:
             raise ConfigError(
                 f"scorer {spec.name!r}: transformers can't load {spec.model}: {error}"
             ) from error
         check_outputs(spec, model.config.num_labels)
         # A decoder's classification head finds the last token by looking for the padding that its configuration names.
-        if model.config.pad_token_id is None:
-            model.config.pad_token_id = padding_id(self._tokenizer)
-        self._tokenizer.pad_token = self._tokenizer.convert_ids_to_tokens(model.config.pad_token_id)
+        model.config.pad_token_id = padding
+        self._tokenizer.pad_token = self._tokenizer.convert_ids_to_tokens(padding)
         self._model = model.to(self._device).eval()
 
     def score(self, items: Iterable[tuple[str, str, str]]) -> Iterator[Score]:

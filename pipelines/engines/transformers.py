@@ -17,6 +17,7 @@ from pipelines.engines.launch import empty_gpu, has_gpu
 from pipelines.engines.outcomes import failed, scored, too_long
 from pipelines.engines.protocol import Adapter, GenerationOutcome, GenerationRequest, GeneratorSpec
 from pipelines.errors import ConfigError
+from pipelines.models import tokenizer_for
 
 # Tokens of the prompt that the first token of an answer is decoded after.
 _CONTEXT_TOKENS = 6
@@ -224,7 +225,7 @@ def choose(scores: torch.Tensor, temperature: float, top_p: float, source: torch
 
 
 def _load_base(spec: GeneratorSpec) -> tuple[Any, Any]:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
         text: Any = AutoConfig.from_pretrained(spec.model).get_text_config()
@@ -232,7 +233,7 @@ def _load_base(spec: GeneratorSpec) -> tuple[Any, Any]:
         model = AutoModelForCausalLM.from_pretrained(
             spec.model, dtype=_torch_dtype(spec.dtype), attn_implementation="eager" if capped else None
         )
-        return model, AutoTokenizer.from_pretrained(spec.model)
+        return model, tokenizer_for(spec.model)
     except (OSError, ValueError) as error:
         raise ConfigError(f"transformers can't load {spec.model}: {error}") from error
 

