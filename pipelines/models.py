@@ -76,6 +76,9 @@ def local_model(source: str) -> LocalModel:
         ) from error
     if not (path / "config.json").exists():
         raise ConfigError(f"model {source!r}: {path} lacks config.json")
+    if len(weights) == 1 and (second := sorted(path.glob("consolidated*.safetensors"))):
+        # Of several files vLLM takes those that the index names; without one it takes all.
+        raise ConfigError(f"model {source!r}: {second[0]} is a second copy of the weights; take it away")
     return LocalModel(source, str(path), _tensors_digest(path, weights))
 
 

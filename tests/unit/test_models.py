@@ -1,10 +1,12 @@
 """Models and tokenizers on this machine."""
 
+import json
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from pipelines import models
 from pipelines.errors import ConfigError
@@ -37,7 +39,17 @@ def test_a_models_digest_is_of_what_is_trained_and_served(
 ) -> None:
     monkeypatch.setenv("MART_CACHE", str(tmp_path / "cache"))
     folder = tiny.llama(tmp_path / "model")
-    shutil.copyfile(folder / "model.safetensors", folder / "consolidated.safetensors")
+    whole = folder / "model.safetensors"
+    shutil.copyfile(whole, folder / "consolidated.safetensors")
+    with pytest.raises(ConfigError, match="consolidated.safetensors is a second copy of the weights"):
+        local_model(str(folder))
+    parts = [folder / f"model-{number}.safetensors" for number in (1, 2)]
+    tensors = load_file(whole)
+    places = {name: parts[number % 2].name for number, name in enumerate(sorted(tensors))}
+    for part in parts:
+        save_file({name: tensors[name] for name, place in places.items() if place == part.name}, part)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    whole.unlink()
     assert local_model(str(folder)).digest == weights_sha256(folder)
 
 
