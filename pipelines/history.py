@@ -1,6 +1,5 @@
 """What a run has done so far, as `steps` tells it: which steps are published, and what they counted."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pyspark.sql import functions as F
 
 from pipelines.errors import ConfigError, IntegrityError
 from pipelines.lakehouse import Lakehouse
+from schemas.digests import json_object
 from schemas.tables import BY_NAME
 
 
@@ -138,11 +138,8 @@ def told_by(row: Row) -> dict[str, Any]:
     """
     told: dict[str, Any] = {}
     for name in ("counts", "reads", "writes"):
-        try:
-            told[name] = json.loads(row[name])
-        except ValueError:
-            told[name] = None
-        if not isinstance(told[name], dict):
+        told[name] = json_object(row[name])
+        if told[name] is None:
             raise IntegrityError(
                 f"{name} of round {row['round']} {row['step']} of run {row['run_id']} in the table steps is no JSON object: it "
                 "was changed since the step was published; RESTORE TABLE brings an earlier version back"

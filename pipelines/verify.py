@@ -25,7 +25,7 @@ from pipelines.plan import ALL
 from pipelines.step import GenerationStep
 from pipelines.verify_checkpoints import NAMED, wrong_checkpoints
 from pipelines.verify_imports import changed_inputs, older_than, wrong_imports, wrong_text
-from schemas.digests import digest, seed_from
+from schemas.digests import digest, json_object, seed_from
 from schemas.tables import BY_NAME
 
 log = logging.getLogger(__name__)
@@ -102,25 +102,14 @@ def _where(item: Done) -> str:
 
 def _run_rows(runs: Sequence[Row]) -> Iterator[str]:
     for row in runs:
-        try:
-            whole = digest(json.loads(row["config"])) == row["config_digest"]
-        except ValueError:
-            whole = False
-        if not whole:
+        config = json_object(row["config"])
+        if config is None or digest(config) != row["config_digest"]:
             yield f"the configuration of {row['run_id']} does not have the digest that it was begun with"
 
 
 def _begun(runs: Sequence[Row]) -> dict[str, dict[str, Any]]:
     """The digests by gate of the suites that each run began with, where it kept them; none where that is not what they are."""
-    found: dict[str, dict[str, Any]] = {}
-    for row in runs:
-        if row["gate_suites"]:
-            try:
-                kept = json.loads(row["gate_suites"])
-            except ValueError:
-                kept = None
-            found[row["run_id"]] = kept if isinstance(kept, dict) else {}
-    return found
+    return {row["run_id"]: json_object(row["gate_suites"]) or {} for row in runs if row["gate_suites"]}
 
 
 def _suites(runs: Sequence[Row]) -> dict[str, Mapping[str, Suite]]:
@@ -226,20 +215,18 @@ def _unchanged_in(lakehouse: Lakehouse, table: str, steps: Sequence[Done]) -> li
     if frames:
         then |= {row["item"]: row for row in reduce(DataFrame.unionAll, frames).collect()}
     return [
-        (
-            _where(item),
-            [older_than(table, newest, item["writes"][table])]
-            if item["writes"][table] > newest
-            else list(_changes(lakehouse, table, item, then.get(number), now.get(number))),
-        )
+        (_where(item), list(_changes(lakehouse, table, item, newest, then.get(number), now.get(number))))
         for number, item in enumerate(items)
     ]
 
 
 def _changes(
-    lakehouse: Lakehouse, table: str, item: Done, then: Row | None, now: Row | None
+    lakehouse: Lakehouse, table: str, item: Done, newest: int, then: Row | None, now: Row | None
 ) -> Iterator[str]:
     version = item["writes"][table]
+    if version > newest:
+        yield older_than(table, newest, version)
+        return
     were, are = (then["rows"] if then else 0), (now["rows"] if now else 0)
     if were != are:
         yield f"{table} had {were} rows at version {version} and has {are} now"

@@ -1,6 +1,5 @@
 """`mart verify` of checkpoints: recipe, training rows, their origins, snapshot and weights, each against its digest."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import groupby
@@ -14,7 +13,7 @@ from pipelines.errors import IntegrityError
 from pipelines.lakehouse import Lakehouse
 from pipelines.origins import origins_of, tables_of
 from pipelines.training_jobs import REWARD_ROLES, prove_checkpoint
-from schemas.digests import digest, root_digest
+from schemas.digests import digest, json_object, root_digest
 from schemas.manifests import SNAPSHOT_FILE, SnapshotManifest, reward_example_sha256, sft_example_sha256
 from schemas.tables import BY_NAME
 
@@ -44,11 +43,8 @@ def wrong_checkpoints(
 
 def _recipe(text: str) -> Mapping[str, Any] | None:
     """A checkpoint's recipe; None where that is not what the text is."""
-    try:
-        recipe = json.loads(text)
-    except ValueError:
-        return None
-    return recipe if isinstance(recipe, dict) and {"role", "training_root"} <= recipe.keys() else None
+    recipe = json_object(text)
+    return recipe if recipe and {"role", "training_root"} <= recipe.keys() else None
 
 
 def _checkpoint(artifacts: Artifacts, row: Row, recipe: Mapping[str, Any]) -> Iterator[str]:

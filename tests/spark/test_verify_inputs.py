@@ -12,11 +12,17 @@ from pipelines.verify import verify_run
 from tests.e2e.small import SMALLEST
 
 
+@pytest.fixture
+def runner(runner_of: Callable[..., Runner]) -> Runner:
+    """Of a run whose warm start was asked the held-out prompts."""
+    made = runner_of({**SMALLEST, "data.suites": "sandbox_suites"})
+    made.run_step(EVALUATE_TARGET, 0)
+    return made
+
+
 def test_a_change_in_what_was_asked_or_expected_and_an_added_answer_are_found(
-    runner_of: Callable[..., Runner],
+    runner: Runner,
 ) -> None:
-    runner = runner_of({**SMALLEST, "data.suites": "sandbox_suites"})
-    runner.run_step(EVALUATE_TARGET, 0)
     lakehouse = runner.lakehouse
     assert verify_run(lakehouse, runner.artifacts, "r").differences == []
     n = lakehouse.read("responses").count()
@@ -45,10 +51,8 @@ def test_a_change_in_what_was_asked_or_expected_and_an_added_answer_are_found(
 
 
 def test_rows_that_no_longer_hold_what_was_written_are_differences_and_an_unpublished_step_is_not_looked_at(
-    runner_of: Callable[..., Runner],
+    runner: Runner,
 ) -> None:
-    runner = runner_of({**SMALLEST, "data.suites": "sandbox_suites"})
-    runner.run_step(EVALUATE_TARGET, 0)
     lakehouse = runner.lakehouse
     request = lakehouse.read("requests").limit(1).withColumn("round", F.lit(1))
     lakehouse.append("requests", request.withColumn("request_id", F.lit("of the next round")))
