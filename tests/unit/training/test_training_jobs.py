@@ -72,9 +72,7 @@ def test_each_kind_of_failure_has_its_exit_code(
     _write(path, job)
     broken = sft.completion_loss
     with monkeypatch.context() as patch:
-        patch.setattr(
-            sft, "completion_loss", lambda keeps: lambda *batch: broken(keeps)(*batch) * float("inf")
-        )
+        patch.setattr(sft, "completion_loss", lambda *how: lambda *batch: broken(*how)(*batch) * float("inf"))
         assert main("sft", sft.train, command) == 4
     assert main("sft", sft.train, command) == 0
 

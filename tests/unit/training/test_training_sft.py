@@ -192,7 +192,7 @@ def test_a_loss_that_is_not_finite_is_a_failure(sft_job: Any, monkeypatch: pytes
     monkeypatch.setattr(
         sft,
         "completion_loss",
-        lambda keeps: lambda model, batch: broken_loss(keeps)(model, batch) * float("nan"),
+        lambda *how: lambda model, batch: broken_loss(*how)(model, batch) * float("nan"),
     )
     job = sft_job()
     with pytest.raises(DivergedError, match="loss is nan at step 1 of 8"):
