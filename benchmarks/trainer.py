@@ -1,7 +1,7 @@
 """How long a step of the sandbox's target takes: ratios, each taken in one run.
 
 `python -m benchmarks.trainer [--pairs N] [--rounds N] [--output FILE]` trains the same adapter in float32 and in what
-`dtype: auto` comes to here on the sandbox's rows, then with batches read as trees of their tokens and row by row, then in
+`dtype: auto` comes to here on the sandbox's rows, then with batches read as trees of their tokens and padded, then in
 one pass a batch and in passes by length on rows whose lengths vary as dialogues do; in turn, `rounds` times each, so that
 a slow minute of the machine meets all. On a device without bfloat16 the first ratio is 1, and with a GPU the second.
 """
@@ -84,7 +84,7 @@ def main() -> int:
     rows = examples(Writer(5), options.pairs)
     a_pass, largest = lengths.PASS["cpu"], trees.LARGEST
     number_format = {"auto": ("auto", a_pass, largest), "float32": ("float32", a_pass, largest)}
-    as_trees = {"as_trees": ("auto", a_pass, largest), "row_by_row": ("auto", a_pass, 0)}
+    as_trees = {"as_trees": ("auto", a_pass, largest), "padded": ("auto", a_pass, 0)}
     by_length = {"passes_by_length": ("auto", a_pass, 0), "one_pass": ("auto", _ONE_PASS, 0)}
     figures = {
         "auto_is": str(computing_dtype("auto")).removeprefix("torch."),

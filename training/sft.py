@@ -27,7 +27,7 @@ from training.errors import JobError, ProofError
 from training.lengths import passes
 from training.loop import Batch, Objective, fit, pad, seed_everything
 from training.runtime import computing_dtype, rank
-from training.trees import TokenTree, reads_trees, tree_of
+from training.trees import TokenTree, logits_at, reads_trees, tree_of
 
 log = logging.getLogger(__name__)
 
@@ -104,25 +104,19 @@ def completion_loss(keeps_logits: bool, tree_dtype: torch.dtype | None = None) -
         tree_dtype: what the model computes in, if a batch may be read as a tree of its tokens.
     """
 
-    def asked(model: nn.Module, inputs: dict[str, Tensor], places: Tensor) -> Tensor:
-        # Indices and not their number: a slice would be a view, for which torch copies the head once a row.
-        extra = {"logits_to_keep": places} if keeps_logits else {}
-        logits = model(**inputs, use_cache=False, **extra).logits
-        return (logits if keeps_logits else logits[:, places]).float()
-
     def of_one_pass(model: nn.Module, batch: Batch) -> Tensor:
         inputs = dict(batch)
         weight = inputs.pop("loss_weight")
         # The places at which some row has a token of its completion; prompts are often the longer part.
         learned = (weight > 0).any(dim=0).nonzero().flatten()
-        logits = asked(model, inputs, learned - 1)
+        logits = logits_at(model, inputs, learned - 1, keeps_logits).float()
         nll = nn.functional.cross_entropy(
             logits.flatten(0, 1), inputs["input_ids"][:, learned].flatten(), reduction="none"
         )
         return (nll * weight[:, learned].flatten()).sum()
 
     def of_tree(model: nn.Module, tree: TokenTree, dtype: torch.dtype) -> Tensor:
-        logits = asked(model, tree.inputs(dtype), tree.parents)
+        logits = logits_at(model, tree.inputs(dtype), tree.parents, keeps_logits).float()
         nll = nn.functional.cross_entropy(logits[0], tree.tokens[0, tree.learned], reduction="none")
         return (nll * tree.weights).sum()
 
@@ -228,7 +222,7 @@ def train(job: TrainingJob, table: pa.Table, scratch: Path) -> Trained:
     keeps_logits = "logits_to_keep" in inspect.signature(base.forward).parameters
     dtype = computing_dtype(settings.dtype)
     # On a GPU, small batches wait for kernels to be launched, not for tokens; not measured.
-    trees = not torch.cuda.is_available() and reads_trees(model, rows[0]["input_ids"], dtype)
+    trees = not torch.cuda.is_available() and reads_trees(model, keeps_logits, dtype)
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id or 0
     done = fit(
         model, rows, collator(pad_id), completion_loss(keeps_logits, dtype if trees else None), settings,

@@ -91,14 +91,20 @@ def test_killed_in_the_middle_of_an_epoch_a_job_resumes_on_the_same_rows(
     assert resumed.weights_sha256 == undisturbed.weights_sha256
 
 
-def _in_passes_of_its_own(manifest: Path, process: int) -> int:
+def _in_passes_of_its_own(manifest: Path, first: str, process: int) -> int:
     """The command in a process of several, of which the second reads every row alone."""
-    lengths.PASS["cpu"] = 0 if process else 10_000
+    if first == "padded":
+        lengths.PASS["cpu"] = 10_000
+    if process:
+        lengths.PASS["cpu"] = 0
+    if process or first == "padded":
+        sft.tree_of = lambda batch: None  # type: ignore[assignment]
     return _command(manifest)
 
 
+@pytest.mark.parametrize("first", ["padded", "tree"])
 def test_two_processes_end_with_one_checkpoint_however_many_passes_each_takes(
-    sft_job: Any, fork: Any, tmp_path: Path
+    sft_job: Any, fork: Any, tmp_path: Path, first: str
 ) -> None:
     job = sft_job("many", epochs=1)
     manifest = tmp_path / "job.json"
@@ -109,7 +115,7 @@ def test_two_processes_end_with_one_checkpoint_however_many_passes_each_takes(
     # What torchrun sets for its processes.
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     children = [
-        fork(partial(_in_passes_of_its_own, manifest, n), **group, RANK=str(n), LOCAL_RANK=str(n))
+        fork(partial(_in_passes_of_its_own, manifest, first, n), **group, RANK=str(n), LOCAL_RANK=str(n))
         for n in range(2)
     ]
     for child in children:

@@ -12,6 +12,7 @@ from training import sft, trees
 from training.command import run
 from training.trees import reads_trees, token_tree
 
+TRIED = 4  # trees that a model is tried on
 SYSTEM = list(range(3, 15))
 ROWS = [  # token ids, how many of them are the prompt's, weight
     ([*SYSTEM, 20, 21, 30, 31, 32], 14, 1.0),
@@ -32,20 +33,40 @@ def _model(path: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
 
 
-def _loss_and_gradients(model: Any, tree_dtype: torch.dtype | None) -> tuple[float, list[Tensor]]:
+def _loss_and_gradients(
+    model: Any, tree_dtype: torch.dtype | None, keeps_logits: bool = True
+) -> tuple[float, list[Tensor]]:
     model.zero_grad()
-    loss = sft.completion_loss(True, tree_dtype)(model, _batch())
+    loss = sft.completion_loss(keeps_logits, tree_dtype)(model, _batch())
     loss.backward()
     return loss.item(), [weights.grad.clone() for weights in model.parameters()]
 
 
-def test_loss_and_gradients_of_a_tree_are_those_of_its_rows(llama: Path) -> None:
+@pytest.mark.parametrize("keeps_logits", [True, False])
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_loss_and_gradients_of_a_tree_are_those_of_its_rows(
+    llama: Path, keeps_logits: bool, attention: str, checkpointing: bool
+) -> None:
     model = _model(llama)
     of_rows, slopes = _loss_and_gradients(model, None)
-    of_tree, tree_slopes = _loss_and_gradients(model, torch.float32)
+    model.set_attn_implementation(attention)
+    if checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    of_tree, tree_slopes = _loss_and_gradients(model.train(), torch.float32, keeps_logits)
     assert of_tree == pytest.approx(of_rows, rel=1e-5)
     for slope, tree_slope in zip(slopes, tree_slopes, strict=True):
         torch.testing.assert_close(tree_slope, slope, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_a_trees_loss_computed_in_bfloat16_is_that_of_its_rows(llama: Path, attention: str) -> None:
+    model = AutoModelForCausalLM.from_pretrained(llama, dtype=torch.bfloat16, attn_implementation=attention)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = [
+            sft.completion_loss(True, dtype)(model, _batch()).item() for dtype in (None, torch.bfloat16)
+        ]
+    assert losses[1] == pytest.approx(losses[0], rel=0.01)
 
 
 def test_what_rows_begin_with_is_read_once(llama: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,7 +86,7 @@ def test_a_training_reads_its_batches_as_trees(sft_job: Any, monkeypatch: pytest
     inputs = trees.TokenTree.inputs
     monkeypatch.setattr(trees.TokenTree, "inputs", lambda *of: read.append(of) or inputs(*of))
     steps = run(sft_job(), sft.train).metrics["steps"]
-    assert len(read) == steps + 1, "one for each step, after the trial"
+    assert len(read) == steps + TRIED
 
 
 def test_a_token_sees_its_own_rows_beginning_and_nothing_else() -> None:
@@ -87,31 +108,56 @@ def test_a_batch_with_too_many_tokens_for_a_tree_is_read_in_passes(
     assert _loss_and_gradients(model, torch.float32)[0] == of_rows
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_transformer_is_found_to_read_trees(llama: Path, dtype: torch.dtype) -> None:
-    assert reads_trees(_model(llama), ROWS[1][0], dtype)
+def test_a_batch_whose_rows_share_nothing_is_read_in_passes(
+    llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trees.TokenTree, "inputs", None)
+    rows = [{"input_ids": [first, 5, 6, 7], "prompt_tokens": 2, "weight": 1.0} for first in (3, 4)]
+    sft.completion_loss(True, torch.float32)(_model(llama), sft.collator(0)(rows))
 
 
-class _Forgetful(nn.Module):
-    """A model that is asked without some of its inputs."""
+DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 
-    def __init__(self, model: Any, ignores: str) -> None:
+
+@DTYPES
+@pytest.mark.parametrize("learning", [True, False])
+def test_a_transformer_is_found_to_read_trees_and_left_as_it_was(
+    llama: Path, dtype: torch.dtype, learning: bool
+) -> None:
+    model = _model(llama).train(learning)
+    assert reads_trees(model, True, dtype)
+    assert model.training is learning
+
+
+class _Other(nn.Module):
+    """A model that is asked without its mask or places, knows neither, or carries what it read from token to token."""
+
+    def __init__(self, model: Any, kind: str) -> None:
         super().__init__()
-        self.model, self.config, self.ignores = model, model.config, ignores
+        self.model, self.config, self.kind = model, model.config, kind
+        self.get_input_embeddings = model.get_input_embeddings
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Any = None, position_ids: Any = None, use_cache: bool = False
-    ) -> Any:
-        given = {"attention_mask": attention_mask, "position_ids": position_ids, self.ignores: None}
-        return self.model(input_ids=input_ids, use_cache=use_cache, **given)
+    def forward(self, input_ids: Tensor, use_cache: bool = False, **given: Any) -> Any:
+        if self.kind == "knows_neither" and given:
+            raise KeyError("attention_mask")
+        given.pop(self.kind, None)
+        output = self.model(input_ids=input_ids, use_cache=use_cache, **given)
+        if self.kind == "carries":
+            carried = self.get_input_embeddings()(input_ids).cumsum(dim=1)
+            output.logits = output.logits + self.model.lm_head(carried)
+        return output
 
 
-@pytest.mark.parametrize("ignores", ["attention_mask", "position_ids"])
-def test_a_model_that_would_mix_rows_or_places_is_read_row_by_row(llama: Path, ignores: str) -> None:
-    assert not reads_trees(_Forgetful(_model(llama), ignores), ROWS[1][0], torch.float32)
+@DTYPES
+@pytest.mark.parametrize("kind", ["attention_mask", "position_ids", "knows_neither", "carries"])
+def test_a_model_that_would_mix_rows_or_places_is_found_unable(
+    llama: Path, kind: str, dtype: torch.dtype
+) -> None:
+    assert not reads_trees(_Other(_model(llama), kind), False, dtype)
 
 
-def test_a_model_with_a_short_window_is_read_row_by_row(llama: Path) -> None:
+@pytest.mark.parametrize("name", ["sliding_window", "window_size"])
+def test_a_model_with_a_short_window_is_found_unable(llama: Path, name: str) -> None:
     model = _model(llama)
-    model.config.sliding_window = 64
-    assert not reads_trees(model, ROWS[1][0], torch.float32)
+    setattr(model.config, name, 64)
+    assert not reads_trees(model, True, torch.float32)
