@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -60,6 +60,7 @@ class Chaos:
         mart: the lakehouse and the settings of its runs; its folder's parent is the session's own.
         source: of the random moments.
         kills: how many.
+        kinds: of which.
         pauses: the least and the most seconds before a kill.
         most: kills of one kind, at most; where nothing else is alive, the next one waits for another kind.
         once: of a kind, what a driver must have logged before one is killed.
@@ -71,6 +72,7 @@ class Chaos:
     source: random.Random
     kills: int
     pauses: tuple[float, float]
+    kinds: Collection[str] = KINDS
     most: int = sys.maxsize
     once: Mapping[str, str] = field(default_factory=dict)
     runs: int = sys.maxsize
@@ -143,7 +145,8 @@ class Chaos:
             if self.once
             else ""
         )
-        wanted = [name for name in alive if done.count(name) < self.most and self.once.get(name, "") in said]
+        able = [name for name in alive if name in self.kinds]
+        wanted = [name for name in able if done.count(name) < self.most and self.once.get(name, "") in said]
         if not wanted:
             return False
         # The rarest kinds first: a trainer or a core is not always there.

@@ -74,7 +74,7 @@ SMALLEST = {
     "data.suites": None,
     "adversary.warm_pairs": 0,
     "evaluate.adversary_prompts": 0,
-    "engine.chunk_rows": 6,
+    "engine.chunk_rows": 64,  # all of a step's rows
 }
 
 

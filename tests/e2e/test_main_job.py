@@ -1,6 +1,7 @@
 """The main job, whole and small: Spark, Delta, Great Expectations, vLLM and the trainers are the real ones.
 
-Its run is the short form of `make chaos`: each process that it consists of is killed once at a random moment, and it is started again.
+Its run is the short form of `make chaos`: processes that it consists of are killed at random moments, one of each kind but the engine's core
+(tests/engine/test_vllm_engine.py kills that), and it is started again.
 """
 
 import contextlib
@@ -25,6 +26,10 @@ from tests.leftovers import processes
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
 
+KILLED = [
+    kind for kind in KINDS if kind != "core"
+]  # an engine's restart is the longest part of what a kill costs
+
 
 @pytest.fixture(scope="module")
 def chaos() -> Iterator[Chaos]:
@@ -40,10 +45,11 @@ def chaos() -> Iterator[Chaos]:
     chaos = Chaos(
         Mart(folder / "lakehouse", settings),
         random.Random(0),
-        kills=len(KINDS),
+        kills=len(KILLED),
+        kinds=KILLED,
         pauses=(2.0, 20.0),
         most=1,
-        once=dict.fromkeys(("driver", "jvm", "server", "core"), "round 0 evaluate_target: "),
+        once=dict.fromkeys(("driver", "jvm", "server"), "round 0 evaluate_target: "),
         runs=1,
     )
     chaos.go()
@@ -58,9 +64,11 @@ def finished(chaos: Chaos) -> Mart:
     return replace(chaos.mart, run="run-0")
 
 
-def test_a_run_in_which_each_process_is_killed_once_proves_whole_and_leaves_nothing(chaos: Chaos) -> None:
+def test_a_run_in_which_a_process_of_each_kind_is_killed_proves_whole_and_leaves_nothing(
+    chaos: Chaos,
+) -> None:
     assert chaos.problems == []
-    assert sorted(event["target"] for event in chaos.events) == sorted(KINDS)
+    assert sorted(event["target"] for event in chaos.events) == sorted(KILLED)
 
 
 def test_every_step_of_both_rounds_is_published_once(finished: Any, told: Any) -> None:

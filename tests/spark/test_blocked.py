@@ -1,4 +1,7 @@
-"""A gate that refuses stops its step before anything is published; a round goes on past it by name, or in a fork with other settings."""
+"""A gate that refuses stops its step before anything is published; a round goes on past it by name, or in a fork with other settings.
+
+A round that yields too few successful attacks goes on without its adversary's training.
+"""
 
 from collections.abc import Callable
 from contextlib import closing
@@ -7,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.flags import config_path
+from jobs.summary import summary
 from pipelines.beginning import begin
 from pipelines.errors import ConfigError, GateBlocked
 from pipelines.gates.keeper import GateKeeper
@@ -23,9 +27,11 @@ REFUSING = {
     "adversary.enabled": False,
     "target.enabled": False,
 }
+NO_ATTACK_SUCCEEDS = {"select.theta_s_adv": 0.0, "adversary.min_attacks": 1, "target.enabled": False}
+SAT_OUT = "0 successful attacks, and adversary.min_attacks asks for 1: the adversary stays as it is"
 
 
-def test_a_refused_round_ends_when_its_checks_are_let_pass_or_in_a_fork_that_asks_less(
+def test_a_refused_round_ends_when_its_checks_are_let_pass_or_in_a_fork_that_its_adversary_sits_out(
     runner_of: Callable[..., Runner],
 ) -> None:
     runner = runner_of(SMALLEST | REFUSING)
@@ -44,13 +50,21 @@ def test_a_refused_round_ends_when_its_checks_are_let_pass_or_in_a_fork_that_ask
     runner.run_round(1)
     assert verify_run(lakehouse, runner.artifacts, "r").differences == []
 
-    fork = runner_of(SMALLEST | REFUSING | {"gates.parameters.min_spread": 0.0}, "other", ("r", 0))
+    fork = runner_of(SMALLEST | NO_ATTACK_SUCCEEDS, "other", ("r", 0))
     for step in steps_of(fork.config, 1):  # as a scheduler's tasks, which know nothing of each other
         with closing(Runner(lakehouse, fork.artifacts, fork.config, "other", single_step=True)) as alone:
             alone.run_step(step, 1)
     done = lakehouse.read("steps").where("run_id = 'other' AND state = 'done'")
     assert {row["round"] for row in done.select("round").collect()} == {1}
     assert verify_run(lakehouse, fork.artifacts, "other").differences == []
+
+    fork.history.refresh()
+    curated, trained = (fork.history.counts(1, f"{does}_adversary") for does in ("curate", "train"))
+    assert curated.get("sat_out") == trained.get("sat_out") == SAT_OUT
+    assert f"round 1 train_adversary: {SAT_OUT}" in summary(lakehouse, "other")
+    fork.history.record_done(0, "train_warm_adversary", {"role": "adversary", "checkpoint_id": "warm"})
+    assert fork.context(2).checkpoints["adversary"] == "warm", "as it was before the round"
+    assert lakehouse.read("training_examples").isEmpty() and lakehouse.read("checkpoints").isEmpty()
 
 
 def test_a_run_whose_data_is_not_there_is_not_begun_and_may_have_other_settings(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from frames import frame_of
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -314,8 +315,8 @@ def test_near_copies_are_those_that_a_comparison_of_all_pairs_finds(spark: Spark
         if any(len(grams(text) & grams(old)) >= 0.9 * len(grams(text) | grams(old)) for old in originals)
     }
     found = near_copies(
-        spark.createDataFrame([(text,) for text in texts], "asked string"),
-        spark.createDataFrame([(text,) for text in originals], "text string"),
+        frame_of(spark, [(text,) for text in texts], "asked string"),
+        frame_of(spark, [(text,) for text in originals], "text string"),
         0.9,
     )
     assert {row.asked for row in found.collect()} == wanted
@@ -350,9 +351,7 @@ def test_control_tokens_are_the_same_in_spark_as_in_rendering(spark: SparkSessio
         "[tool_calls]",
         "[NOTE]",
     ]
-    rows = spark.createDataFrame([(text,) for text in texts], "text string").select(
-        "text", hostile(F.col("text"))
-    )
+    rows = frame_of(spark, [(text,) for text in texts], "text string").select("text", hostile(F.col("text")))
     assert {row[0]: row[1] for row in rows.collect()} == {text: has_control_tokens(text) for text in texts}
 
 
@@ -453,7 +452,7 @@ def test_no_check_passes_on_an_empty_batch(
         "scores": "safety double, helpfulness double, n_scorers int",
         "curated_target": "example_sha256 string, train int, words_out int, evaluation_copy int, control int, own int",
     }
-    results = run_gate(suites[gate], spark.createDataFrame([], columns[gate]))
+    results = run_gate(suites[gate], frame_of(spark, [], columns[gate]))
     assert not any(result.success for result in results)
     assert {result.rows for result in results} == {0}
 
@@ -464,8 +463,10 @@ def test_a_check_that_cannot_be_computed_fails_with_the_reason_and_spoils_no_oth
     suite = edited_suites("column: safety\n      kwargs: {min_value: $min_spread}", "column: helpfulness")[
         "scores"
     ]
-    frame = spark.createDataFrame(
-        [(0.1 * i, "hostile words", 2) for i in range(5)], "safety double, helpfulness string, n_scorers int"
+    frame = frame_of(
+        spark,
+        [(0.1 * i, "hostile words", 2) for i in range(5)],
+        "safety double, helpfulness string, n_scorers int",
     )
     results = {result.check_name: result for result in run_gate(suite, frame)}
     assert results["safety_in_range"].success

@@ -275,7 +275,6 @@ def test_one_changed_value_of_imported_data_is_named(
     labels = bring([label, label | {"output": "other"}], of, "labels")
     suite = {"suite": "benign", "split": "dev", "expected": "comply"}
     bring([{"text": "x"}, {"text": "y"}], of, "suite", values=suite)
-    assert list(wrong_imports(lakehouse)) == []
     for change in (
         "seed_prompts SET text = 'b' WHERE dataset = 'tampered' AND text = 'a'",
         "preferences SET label = 0 WHERE dataset = 'tampered' AND output = 'r'",

@@ -143,6 +143,12 @@ def test_a_fork_keeps_its_parents_base_form_and_held_out_prompts_and_may_change_
         "environment": "{}", "code_version": "0",
     }  # fmt: skip
     runner.lakehouse.append_rows("checkpoints", [checkpoint])
+    origin = {
+        "checkpoint_id": "w",
+        "relation": "drawn_from",
+        "training_rows": 1,
+    }  # or each `begin` looks for them
+    runner.lakehouse.append_rows("checkpoint_origins", [origin])
     _ended(runner, "train_warm_target", role="target", checkpoint_id="w")
     _ended(runner, steps_of(runner.config, 0)[-1].name)
 

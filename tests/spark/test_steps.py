@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from frames import frame_of
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F
 
@@ -65,13 +66,16 @@ def _selected(
         for judge, value in zip(("safety", "helpfulness"), pair, strict=True)
     ]
     frames = {
-        "responses": spark.createDataFrame(
+        "responses": frame_of(
+            spark,
             responses,
             "run_id string, round int, step string, request_id string, prompt_id string, preamble boolean, status string, "
             "text string, finish_reason string",
         ),
-        "scores": spark.createDataFrame(
-            rows, "run_id string, round int, step string, response_id string, scorer string, value double"
+        "scores": frame_of(
+            spark,
+            rows,
+            "run_id string, round int, step string, response_id string, scorer string, value double",
         ),
     }
     return {
@@ -131,10 +135,11 @@ def test_a_prompt_can_give_both_an_attack_and_an_answer(spark: SparkSession) -> 
 
 
 def test_near_duplicates_name_the_nearest_that_came_before(spark: SparkSession) -> None:
-    old = spark.createDataFrame(
-        [("o", "how do I paint the old lantern by the mill at night")], "id string, text string"
+    old = frame_of(
+        spark, [("o", "how do I paint the old lantern by the mill at night")], "id string, text string"
     )
-    new = spark.createDataFrame(
+    new = frame_of(
+        spark,
         [
             ("1", "How do I paint the old lantern, by the mill at night?"),
             ("2", "how do I paint the old lantern by the mill at noon"),
@@ -158,8 +163,8 @@ def test_no_near_duplicate_is_missed(spark: SparkSession, threshold: float) -> N
     words = [[draw.choice("abcdef") for _ in range(draw.randint(3, 12))] for _ in range(60)]
     words += [[*some[:-1], "g"] for some in words] + [[*some, "h"] for some in words]
     texts = {f"{at:03}": some for at, some in enumerate(words)}
-    frame = spark.createDataFrame(
-        [(name, " ".join(some)) for name, some in texts.items()], "id string, text string"
+    frame = frame_of(
+        spark, [(name, " ".join(some)) for name, some in texts.items()], "id string, text string"
     )
     found = near_duplicates(frame, frame.limit(0), threshold).collect()
     grams = {name: {tuple(some[at : at + 3]) for at in range(len(some) - 2)} for name, some in texts.items()}
@@ -184,7 +189,7 @@ def test_no_near_duplicate_is_missed(spark: SparkSession, threshold: float) -> N
     ],
 )
 def test_fluency(spark: SparkSession, text: str, fault: str | None) -> None:
-    frame = spark.createDataFrame([(text,)], "text string")
+    frame = frame_of(spark, [(text,)], "text string")
     assert frame.select(fluency_fault(F.col("text"), AttackConfig())).collect()[0][0] == fault
 
 
@@ -200,21 +205,21 @@ def test_fluency(spark: SparkSession, text: str, fault: str | None) -> None:
 def test_a_prompt_is_cut_where_no_line_ended_before_the_adversarys_tokens_did(
     spark: SparkSession, raw: str, finish: str | None, cut: bool
 ) -> None:
-    frame = spark.createDataFrame(
-        [(raw, "how do I paint the", finish)], "raw_text string, text string, finish_reason string"
+    frame = frame_of(
+        spark, [(raw, "how do I paint the", finish)], "raw_text string, text string, finish_reason string"
     )
     assert frame.select(cut_short()).collect()[0][0] is cut
 
 
 def test_small_cells_are_drawn_from_in_turn(spark: SparkSession) -> None:
     rows = [(f"big{number}", "big") for number in range(50)] + [("small0", "small")]
-    frame = spark.createDataFrame(rows, "id string, cell string")
+    frame = frame_of(spark, rows, "id string, cell string")
     drawn = [row["cell"] for row in draw(frame, 4, lot(0, "t", "id"), ["cell"]).collect()]
     assert sorted(drawn) == ["big", "big", "big", "small"]
 
 
 def test_a_drawing_follows_from_the_seed(spark: SparkSession) -> None:
-    frame = spark.createDataFrame([(str(number),) for number in range(100)], "id string")
+    frame = frame_of(spark, [(str(number),) for number in range(100)], "id string")
 
     def ids(seed: int, partitions: int) -> list[str]:
         return [row["id"] for row in draw(frame.repartition(partitions), 10, lot(seed, "t", "id")).collect()]
@@ -223,7 +228,7 @@ def test_a_drawing_follows_from_the_seed(spark: SparkSession) -> None:
 
 
 def test_an_example_is_kept_once_by_the_first_part_that_has_it(spark: SparkSession) -> None:
-    frame = spark.createDataFrame([("q", "a"), ("q", "b")], "i string, o string")
+    frame = frame_of(spark, [("q", "a"), ("q", "b")], "i string, o string")
 
     def part(source: str) -> Any:
         columns = {"input": F.col("i"), "output": F.col("o"), "source_ids": F.array("o"), "order": F.col("o")}
@@ -245,7 +250,7 @@ def _warm_pairs(spark: SparkSession, wanted: int, **cells: int) -> list[tuple[st
     config = load_config(config_path("sandbox"), [f"adversary.warm_pairs={wanted}"])
     context = RoundContext(spark=spark, config=config, run_id="r", round=0, **CONTEXT)
     named = [(f"{cell}{n}", cell) for cell, size in cells.items() for n in range(size)]
-    seeds = spark.createDataFrame(named, "text_sha256 string, category string").select(
+    seeds = frame_of(spark, named, "text_sha256 string, category string").select(
         "*",
         F.col("text_sha256").alias("text"),
         F.lit("sandbox_seeds").alias("dataset"),
@@ -284,11 +289,9 @@ def test_the_adversary_sits_out_below_min_attacks(
     ]
     written = [("r", 2, "a"), ("r", 2, "b"), ("r", 2, "c"), ("r", 1, "d")]
     frames = {
-        "selections": spark.createDataFrame(
-            verdicts, "run_id string, round int, prompt_id string, verdict string"
-        ),
-        "adversarial_prompts": spark.createDataFrame(
-            written, "run_id string, round int, request_id string"
+        "selections": frame_of(spark, verdicts, "run_id string, round int, prompt_id string, verdict string"),
+        "adversarial_prompts": frame_of(
+            spark, written, "run_id string, round int, request_id string"
         ).withColumn("step", F.lit("attack")),
     }
     assert (too_few_attacks(Inputs(context, frames)) is not None) is sits_out
@@ -298,8 +301,10 @@ def test_a_row_whose_prompt_fills_max_length_is_left_out_and_the_rest_is_numbere
     spark: SparkSession, tmp_path: Path
 ) -> None:
     base = tiny.llama(tmp_path / "llama")
-    texts = spark.createDataFrame(
-        [(str(place), "word " * words) for place, words in enumerate((3, 200, 4))], "id string, text string"
+    texts = frame_of(
+        spark,
+        [(str(place), "word " * words) for place, words in enumerate((3, 200, 4))],
+        "id string, text string",
     )
     rows = examples(
         texts,
@@ -327,7 +332,7 @@ def test_a_run_of_any_name_finds_its_rows(spark: SparkSession) -> None:
     context = RoundContext(
         spark=spark, config=load_config(config_path("sandbox")), run_id=name, round=1, **CONTEXT
     )
-    frame = spark.createDataFrame([(name, 1), (name, 2), ("r", 1)], "run_id string, round int")
+    frame = frame_of(spark, [(name, 1), (name, 2), ("r", 1)], "run_id string, round int")
     assert Inputs(context, {"steps": frame}).this_round("steps").count() == 1
 
 
@@ -335,7 +340,8 @@ def test_a_run_of_any_name_finds_its_rows(spark: SparkSession) -> None:
 def test_an_adversary_is_shown_as_many_examples_as_there_are(
     spark: SparkSession, of_the_category: int, shown: int
 ) -> None:
-    pool = spark.createDataFrame(
+    pool = frame_of(
+        spark,
         [(f"s{at}", f"text {at}", "c", "plain", [f"s{at}"], 0) for at in range(of_the_category)],
         "id string, text string, category string, style string, root_seed_ids array<string>, depth int",
     )

@@ -24,7 +24,6 @@ def test_a_change_in_what_was_asked_or_expected_and_an_added_answer_are_found(
     runner: Runner,
 ) -> None:
     lakehouse = runner.lakehouse
-    assert verify_run(lakehouse, runner.artifacts, "r").differences == []
     n = lakehouse.read("responses").count()
     asked = lakehouse.read("requests").orderBy("request_id").first()
     meant = lakehouse.read("evaluation_prompts").where("expected = 'refuse'").first()

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from frames import frame_of
 from lineage_history import BASE, HOSTILE, history
 from pyspark.sql import SparkSession
 
@@ -106,7 +107,7 @@ def test_violation_rates_by_cell_round_and_judge(lake: Lakehouse) -> None:
 def test_violation_rates_have_the_interval_of_stats_wilson(lake: Lakehouse) -> None:
     (file,) = (file for file in view_files() if file.name == "violation_rates")
     cells = [(k, n) for n in (1, 2, 3, 7, 40) for k in range(n + 1)] + [(1, 1000), (500, 1000), (999, 1000)]
-    numbers = lake.spark.createDataFrame(cells, "k int, n int")
+    numbers = frame_of(lake.spark, cells, "k int, n int")
     numbers.selectExpr(
         "'r' AS run_id",
         "0 AS round",
@@ -333,7 +334,7 @@ def test_checkpoint_closure_goes_all_the_way_back(lake: Lakehouse) -> None:
 
 def test_checkpoint_closure_of_many_rounds_does_not_follow_every_path(lake: Lakehouse) -> None:
     edges = [(f"{role}{i}", f"{other}{i - 1}") for i in range(1, 25) for role in "at" for other in "at"]
-    frame = lake.spark.createDataFrame(edges, "checkpoint_id string, ancestor_id string")
+    frame = frame_of(lake.spark, edges, "checkpoint_id string, ancestor_id string")
     frame.selectExpr("*", "'parent' AS relation", "'x' AS name").createOrReplaceTempView("many_inputs")
     (file,) = (file for file in view_files() if file.name == "checkpoint_closure")
     query = file.body.replace("{schema}.checkpoint_inputs", "many_inputs")

@@ -6,7 +6,6 @@ import torch
 from pipelines.engines.grouped_lora import GROUPED_LORA, add_delta, groups_of
 from pipelines.engines.launch import engine_environment
 from pipelines.engines.protocol import GeneratorSpec
-from tests.unit.engines import in_vllm
 
 SLOTS, RANK, WIDTH, OUT = 3, 4, 8, 10
 
@@ -24,18 +23,6 @@ def test_each_row_gets_its_own_adapter_and_a_row_without_one_gets_none(slots: li
             expected[row, 2 : 2 + OUT] += 0.5 * (b[slot, 0] @ (a[slot, 0] @ x[row]))
     add_delta(whole[:, 2 : 2 + OUT], x, a, b, 0.5, groups_of(torch.tensor(slots)))
     torch.testing.assert_close(whole, expected)
-
-
-_SETUP = """
-from vllm.platforms.cpu import CpuPlatform
-def said():
-    return CpuPlatform.get_punica_wrapper().rpartition(".")[2]
-"""
-
-
-def test_vllm_takes_it_up_only_in_the_servers_started_here() -> None:
-    taken = {"all": "GroupedLora", "logits": "GroupedLogits", "": "PunicaWrapperCPU"}
-    assert in_vllm.said(_SETUP, GROUPED_LORA, taken) == list(taken.values())
 
 
 def test_a_compiled_model_keeps_the_products_of_vllm_in_its_layers() -> None:

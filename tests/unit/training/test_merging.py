@@ -1,5 +1,7 @@
 """Checkpoints as whole models, for engines without adapters."""
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from pipelines.errors import IntegrityError, TrainingFailed
 from pipelines.merging import merged_model
 from pipelines.models import LocalModel, local_model
 from schemas.manifests import weights_sha256
-from training import sft
+from training import merge, sft
 from training.command import run
 
 
@@ -51,12 +53,21 @@ def test_an_adapter_is_merged_once_and_a_changed_copy_is_refused(sft_job: Any, t
         merged_model(artifacts, row, base)
 
 
-@pytest.mark.slow
-def test_an_adapter_that_does_not_prove_is_not_merged(sft_job: Any, tmp_path: Path) -> None:
+def _run_here(command: list[str], **_: Any) -> "subprocess.CompletedProcess[bytes]":
+    """`subprocess.run` of `training.merge`, in this process."""
+    assert command[:3] == [sys.executable, "-m", "training.merge"]
+    return subprocess.CompletedProcess(command, merge.main(command[3:]))
+
+
+def test_an_adapter_that_does_not_prove_is_not_merged(
+    sft_job: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = sft_job(epochs=1)
     run(job, sft.train)
     (Path(job.output) / "adapter_config.json").write_text("{}")
-    with pytest.raises(TrainingFailed, match="could not be merged"):
+    monkeypatch.setattr("pipelines.merging.subprocess.run", _run_here)
+    monkeypatch.setattr(merge, "end_with_parent", lambda: None)
+    with pytest.raises(TrainingFailed, match=r"could not be merged into its base \(code 3\)"):
         merged_model(Artifacts(tmp_path), _row(job, tmp_path), local_model(job.base.path))
     assert not Artifacts(tmp_path).merged("c1").exists()
 
