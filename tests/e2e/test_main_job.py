@@ -26,9 +26,8 @@ from tests.leftovers import processes
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1800)]
 
-KILLED = [
-    kind for kind in KINDS if kind != "core"
-]  # an engine's restart is the longest part of what a kill costs
+# An engine's restart is the longest part of what a kill costs.
+KILLED = [kind for kind in KINDS if kind != "core"]
 
 
 @pytest.fixture(scope="module")

@@ -1,21 +1,17 @@
 """Fixtures of the tests that need Spark: one session for all of them."""
 
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
 
-from pipelines.artifacts import Artifacts
-from pipelines.beginning import begin
 from pipelines.imports import import_all
 from pipelines.lakehouse import Lakehouse
 from pipelines.runner import Runner
 from pipelines.session import open_session
-from tests.e2e.small import SCRIPTED, SMALL, Mart, tiny_models
+from tests.e2e.small import SMALL, Mart
+from tests.spark.runs import runners
 
 
 @pytest.fixture(scope="session")
@@ -44,23 +40,8 @@ def imported(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> P
 
 @pytest.fixture
 def runner_of(
-    lakehouse: Lakehouse,
-    imported: Path,
-    tmp_path: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-    monkeypatch: pytest.MonkeyPatch,
+    lakehouse: Lakehouse, imported: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[..., Runner]]:
-    """Begins a run of one round over the small world, with answers by script and the settings given; its runner."""
-    monkeypatch.setenv("MART_CACHE", str(tmp_path_factory.mktemp("cache")))
-    models = tiny_models(tmp_path / "models")
-    assert lakehouse.folder is not None
-    shutil.copytree(imported, lakehouse.folder)
-    with ExitStack() as opened:
-
-        def make(settings: dict[str, Any], run_id: str = "r", fork: tuple[str, int] | None = None) -> Runner:
-            config = Mart(tmp_path, SMALL | SCRIPTED | models | {"rounds": 1} | settings).config()
-            begin(lakehouse, config, run_id, fork)
-            made = Runner(lakehouse, Artifacts(tmp_path / "artifacts"), config, run_id)
-            return opened.enter_context(closing(made))
-
+    """See `runners`."""
+    with runners(lakehouse, imported, tmp_path, tmp_path_factory.mktemp("cache")) as make:
         yield make

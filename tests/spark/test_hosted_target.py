@@ -1,8 +1,6 @@
 """A target behind an endpoint: asked by messages, never trained, paid for."""
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -11,8 +9,6 @@ import pytest
 from pyspark.sql import Row, SparkSession
 
 from jobs.summary import summary
-from pipelines.artifacts import Artifacts
-from pipelines.beginning import begin
 from pipelines.errors import ConfigError, EngineError
 from pipelines.lakehouse import Lakehouse
 from pipelines.lineage import CLOSURE_VIEWS, closure
@@ -21,8 +17,8 @@ from pipelines.steps.evaluate import EVALUATE_ADVERSARY, EVALUATE_TARGET
 from pipelines.steps.score import EVALUATE_SCORE
 from pipelines.verify import verify_run
 from pipelines.views import create_views
-from tests.e2e.small import SCRIPTED, SMALL, Mart, tiny_models
 from tests.http_endpoint import JsonHandler, serving
+from tests.spark.runs import runners
 
 RunnerOf = Callable[..., Runner]
 
@@ -118,16 +114,13 @@ def paid(spark: SparkSession, imported: Path, tmp_path_factory: pytest.TempPathF
     """Round 0 on held-out prompts; the judge's budget is spent when its step begins, and no longer when it begins again."""
     folder = tmp_path_factory.mktemp("paid")
     lakehouse = Lakehouse(spark, "paid", folder / "lakehouse")
-    shutil.copytree(imported, folder / "lakehouse")
     spent = {
         "run_id": "r", "round": 0, "step": "x", "response_id": "x", "scorer_digest": "x", "scorer": "rubric",
         "status": "ok", "prompt_tokens": 1_000_000, "completion_tokens": 0,
     }  # fmt: skip
     Hosted.seen, Hosted.status = [], 200
-    with pytest.MonkeyPatch.context() as patched, serving(Hosted) as base_url:
-        patched.setenv("MART_CACHE", str(folder / "cache"))
+    with serving(Hosted) as base_url, runners(lakehouse, imported, folder, folder / "cache") as runner_of:
         settings = {
-            "rounds": 1,
             "data.warm_start": None,
             "adversary.warm_pairs": 0,
             "evaluate.adversary_prompts": 0,
@@ -135,16 +128,14 @@ def paid(spark: SparkSession, imported: Path, tmp_path_factory: pytest.TempPathF
             **_target(base_url, **PRICES),
             "engine.chunk_rows": 64,
         }
-        config = Mart(folder, SMALL | SCRIPTED | tiny_models(folder / "models") | settings).config()
-        begin(lakehouse, config, "r")
-        with closing(Runner(lakehouse, Artifacts(folder / "artifacts"), config, "r")) as asker:
-            asker.run_step(EVALUATE_TARGET, 0)
-            asked = [*Hosted.seen]
-            lakehouse.append_rows("scores", [spent])
-            refusal = _refusal(asker)
-            asked_meanwhile = Hosted.seen[len(asked) :]
-            spark.sql(f"DELETE FROM {lakehouse.name('scores')} WHERE step = 'x'")
-            asker.run_step(EVALUATE_SCORE, 0)
+        asker = runner_of(settings)
+        asker.run_step(EVALUATE_TARGET, 0)
+        asked = [*Hosted.seen]
+        lakehouse.append_rows("scores", [spent])
+        refusal = _refusal(asker)
+        asked_meanwhile = Hosted.seen[len(asked) :]
+        spark.sql(f"DELETE FROM {lakehouse.name('scores')} WHERE step = 'x'")
+        asker.run_step(EVALUATE_SCORE, 0)
     return Paid(
         answers=lakehouse.read("responses").collect(),
         requests=lakehouse.read("requests").collect(),

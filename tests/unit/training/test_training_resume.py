@@ -91,13 +91,10 @@ def test_killed_in_the_middle_of_an_epoch_a_job_resumes_on_the_same_rows(
     assert resumed.weights_sha256 == undisturbed.weights_sha256
 
 
-def _in_passes_of_its_own(manifest: Path, first: str, process: int) -> int:
-    """The command in a process of several, of which the second reads every row alone."""
-    if first == "padded":
-        lengths.PASS["cpu"] = 10_000
-    if process:
-        lengths.PASS["cpu"] = 0
-    if process or first == "padded":
+def _reading(way: str, manifest: Path) -> int:
+    """The command in a process that reads a batch as a tree, as one padded pass, or every row alone."""
+    if way != "tree":
+        lengths.PASS["cpu"] = {"padded": 10_000, "alone": 0}[way]
         sft.tree_of = lambda batch: None  # type: ignore[assignment]
     return _command(manifest)
 
@@ -115,8 +112,8 @@ def test_two_processes_end_with_one_checkpoint_however_many_passes_each_takes(
     # What torchrun sets for its processes.
     group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     children = [
-        fork(partial(_in_passes_of_its_own, manifest, first, n), **group, RANK=str(n), LOCAL_RANK=str(n))
-        for n in range(2)
+        fork(partial(_reading, way, manifest), **group, RANK=str(n), LOCAL_RANK=str(n))
+        for n, way in enumerate((first, "alone"))
     ]
     for child in children:
         assert child.wait() == 0, child.log
