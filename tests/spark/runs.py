@@ -29,7 +29,7 @@ def runners(
     models = tiny_models(folder / "models")
     assert lakehouse.folder is not None
     shutil.copytree(imported, lakehouse.folder)
-    with ExitStack() as opened, pytest.MonkeyPatch.context() as patched:
+    with pytest.MonkeyPatch.context() as patched, ExitStack() as opened:
         patched.setenv("MART_CACHE", str(cache))
 
         def make(settings: dict[str, Any], run_id: str = "r", fork: tuple[str, int] | None = None) -> Runner:
