@@ -126,13 +126,31 @@ class Runner:
         Raises:
             MartError: of the first step that failed, once those beside it have ended.
         """
-        for group in side_by_side(steps_of(self.config, round)):
+        groups = side_by_side(steps_of(self.config, round))
+        if any(self._is_to_ask(step, round) for group in groups for step in group):
+            self._start_ahead()
+        for group in groups:
             left = [step for step in group if not self.history.is_done(round, step.name)]
             if len(left) > 1 and self._is_ready_for_several(left, round):
                 self._run_together(left, round)
             else:
                 for step in group:
                     self.run_step(step, round)
+
+    def _is_to_ask(self, step: Step, round: int) -> bool:
+        return isinstance(step, GenerationStep) and not self.history.is_done(round, step.name)
+
+    def _start_ahead(self) -> None:
+        """Have the engine begin to start beside what comes before its first request, most of which waits for Spark.
+
+        Not on a GPU, whose memory a training in between may need, nor engines that take turns.
+        """
+        from pipelines.engines.launch import has_gpu
+
+        engine = self.config.engine
+        if engine.backend == "vllm" and engine.serving == "adapters" and not has_gpu():
+            with suppress(MartError):  # the step that meets it again has it on record
+                self._start_engine(self.generator_spec, ahead=True)
 
     def _check_lease(self) -> None:
         if self._lease is not None:
@@ -512,13 +530,13 @@ class Runner:
         if ("vllm" in backends or any(judge.model for judge in config.judges)) and has_gpu():
             self.engines.free_device()
 
-    def _start_engine(self, spec: GeneratorSpec) -> None:
-        """Have the engine run before the first task asks for it, where tasks run on this host.
+    def _start_engine(self, spec: GeneratorSpec, *, ahead: bool = False) -> None:
+        """Have the engine run, or begin to, before the first task asks for it, where tasks run on this host.
 
         On a cluster the hosts of the tasks find or start their own, and the driver's may have no device at all.
         """
         if spec.backend == "vllm" and is_local(self.lakehouse.spark):
-            self.engines.start(spec)
+            self.engines.start(spec, ahead=ahead)
 
     def _checkpoint_row(self, checkpoint_id: str | None) -> dict[str, Any] | None:
         if checkpoint_id is None:

@@ -79,17 +79,31 @@ def ensure_engine(spec: GeneratorSpec, *, instead_of: EngineHandle | None = None
         EngineError: it can't be started; the message holds the decisive lines of its log and the log's path.
     """
     directory = EngineDirectory.of(spec)
+    with _renewing(directory):
+        record = _found_or_launched(spec, directory, instead_of)
+        # Waiting holds no lock, so that a starting engine can be stopped.
+        return _await_ready(directory, record.ident, spec.owner)
+
+
+def launch_engine(spec: GeneratorSpec) -> None:
+    """Have the spec's engine begin to start, unless it runs or does already; `ensure_engine` waits for it.
+
+    Whoever asks keeps a `Lease`, or the engine ends before anyone finds it.
+    """
+    _found_or_launched(spec, EngineDirectory.of(spec), None)
+
+
+def _found_or_launched(
+    spec: GeneratorSpec, directory: EngineDirectory, instead_of: EngineHandle | None
+) -> EngineRecord:
     directory.renew()
     if spec.alone:
         stop_all(spec.home, spec.owner, here=True, serves=spec.serves, but=directory)
-    with _renewing(directory):
-        with directory.locked("engine"):
-            record = directory.read()
-            usable = record is not None and _is_usable(record, instead_of)
-        if record is None or not usable:
-            record = _start(spec, directory, instead_of)
-        # Waiting holds no lock, so that a starting engine can be stopped.
-        return _await_ready(directory, record.ident, spec.owner)
+    with directory.locked("engine"):
+        record = directory.read()
+        if record is not None and _is_usable(record, instead_of):
+            return record
+    return _start(spec, directory, instead_of)
 
 
 def _start(spec: GeneratorSpec, directory: EngineDirectory, instead_of: EngineHandle | None) -> EngineRecord:

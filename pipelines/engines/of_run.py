@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.engines.homes import EngineDirectory, EngineRecord, home_folder, on_device
-from pipelines.engines.host import Lease, ensure_engine, running_engines, stop_all
+from pipelines.engines.host import Lease, ensure_engine, launch_engine, running_engines, stop_all
 from pipelines.engines.protocol import GeneratorSpec
 
 # A scheduler begins the next step within a minute or two; an engine takes as long to start.
@@ -36,12 +36,13 @@ def end_engines(owner: str, home: str = "") -> int:
     return stop_all(home, owner, spare_used=True)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Held:
     folder: str
     serves: str
     used: bool
     lease: Lease
+    waited_for: bool = True
 
 
 class RunEngines:
@@ -59,14 +60,22 @@ class RunEngines:
         self._handover = handover
         self._held: list[_Held] = []
 
-    def start(self, spec: GeneratorSpec) -> None:
+    def start(self, spec: GeneratorSpec, *, ahead: bool = False) -> None:
         """Have an engine of this owner and home run, and keep it until it is let go.
+
+        Args:
+            spec: the engine.
+            ahead: only have it begin to start, beside what is done before it is asked; what goes wrong is told when it is.
 
         Raises:
             EngineError: it can't be started.
         """
         directory = EngineDirectory.of(spec)
-        if any(held.used and held.folder == directory.path.name for held in self._held):
+        held = next((item for item in self._held if item.used and item.folder == directory.path.name), None)
+        if held is not None:
+            if not (held.waited_for or ahead):
+                ensure_engine(spec)
+                held.waited_for = True
             return
         if spec.alone:
             self.let_go(spec.serves)
@@ -75,11 +84,11 @@ class RunEngines:
             stop_all(self.home, self.owner, here=True, serves=spec.serves, but=directory, spare_used=True)
         lease = Lease(directory)
         try:
-            ensure_engine(spec)
+            launch_engine(spec) if ahead else ensure_engine(spec)
         except BaseException:
             lease.close()
             raise
-        self._held.append(_Held(directory.path.name, spec.serves, True, lease))
+        self._held.append(_Held(directory.path.name, spec.serves, True, lease, waited_for=not ahead))
 
     def keep_found(self) -> None:
         """Keep the engines that an earlier step has left on this device until they are let go; who needs it may end them."""

@@ -19,6 +19,7 @@ from pipelines.engines.homes import spec_digest
 from pipelines.engines.host import running_engines
 from pipelines.engines.of_run import RunEngines, end_engines, owner_of
 from pipelines.engines.protocol import GeneratorSpec
+from pipelines.errors import EngineError
 from pipelines.lakehouse import Lakehouse
 from pipelines.runner import Runner
 from tests.unit.engines.test_host import eventually, starts
@@ -54,6 +55,37 @@ def test_steps_hand_the_engine_on_and_the_lease_ends_it_when_none_comes(
     fourth.let_go()
     assert len(starts(tmp_path)) == 1
     assert eventually(lambda: not running_engines(spec.home))
+
+
+def test_an_engine_begun_ahead_is_waited_for_when_it_is_asked(spec: GeneratorSpec, tmp_path: Path) -> None:
+    engines = RunEngines(spec.owner, spec.home)
+    engines.start(spec, ahead=True)
+    begun = running_engines(spec.home)
+    engines.start(spec)
+    ready = running_engines(spec.home)
+    engines.end()
+    assert [record.state for record in begun] == ["starting"]
+    assert [record.state for record in ready] == ["ready"]
+    assert len(starts(tmp_path)) == 1
+
+
+def test_what_goes_wrong_ahead_is_told_when_the_engine_is_asked(
+    make_spec: Callable[..., GeneratorSpec],
+) -> None:
+    broken = make_spec("broken")
+    engines = RunEngines(broken.owner, broken.home)
+    engines.start(broken, ahead=True)
+    with pytest.raises(EngineError, match="CUDA out of memory"):
+        engines.start(broken)
+    engines.end()
+
+
+def test_the_end_of_a_run_ends_an_engine_that_is_starting(make_spec: Callable[..., GeneratorSpec]) -> None:
+    slow = make_spec("slow")
+    engines = RunEngines(slow.owner, slow.home)
+    engines.start(slow, ahead=True)
+    engines.end()
+    assert running_engines(slow.home) == []
 
 
 def test_a_device_is_freed_when_no_other_step_uses_its_engine(
