@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pipelines.engines.homes import CLIENT_OPTIONS
 from pipelines.errors import ConfigError
 from schemas.digests import digest
-from schemas.manifests import RewardSettings, SftSettings, without_all_layers
+from schemas.manifests import RewardSettings, SftSettings
 
 ImportKind = Literal["seeds", "benign", "pairs", "labels", "instructions", "suite"]
 
@@ -573,7 +573,6 @@ class RunConfig(Part):
         for role in ("adversary", "target"):
             for settings in ("settings", "warm_settings"):
                 if whole[role][settings]:
-                    whole[role][settings] = without_all_layers(whole[role][settings])
                     whole[role][settings].pop("save_every_steps", None)
         for model in whole["reward_models"].values():
             model["settings"].pop("save_every_steps", None)

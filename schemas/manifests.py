@@ -124,17 +124,12 @@ class LoopSettings(_Strict):
 
 
 class SftSettings(LoopSettings):
-    """Supervised fine-tuning: a LoRA adapter on a frozen base, or all weights. `max_length` is in tokens.
-
-    An adapter changes the last `lora_layers` of the decoder's layers, all where that is null. No gradient goes below the first
-    of them, so that a step takes less time and memory.
-    """
+    """Supervised fine-tuning: a LoRA adapter on a frozen base, or all weights. `max_length` is in tokens."""
 
     method: Literal["lora", "full"] = "lora"
     lora_rank: int = Field(default=16, ge=1)
     lora_alpha: float = Field(default=32, gt=0)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
-    lora_layers: int | None = Field(default=None, ge=1)
     target_modules: tuple[str, ...] = (
         "q_proj",
         "k_proj",
@@ -155,19 +150,9 @@ class SftSettings(LoopSettings):
         lora = {
             "lora_rank": self.lora_rank,
             "lora_alpha": self.lora_alpha,
-            "lora_layers": self.lora_layers,
             "target_modules": sorted(set(self.target_modules)),
         }
         return {"method": self.method, **(lora if self.method == "lora" else {})}
-
-    def recipe(self) -> dict[str, Any]:
-        """As of any model, without the layers where an adapter has all of them: checkpoints are older than the setting."""
-        return without_all_layers(super().recipe())
-
-
-def without_all_layers(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings of a fine-tuning as they were before `lora_layers`, where it says nothing."""
-    return {key: value for key, value in settings.items() if key != "lora_layers" or value is not None}
 
 
 # Of each loss of a reward model, what it needs of a row besides its input and output.

@@ -165,21 +165,9 @@ def load_model(job: TrainingJob, settings: SftSettings) -> nn.Module:
         lora_alpha=settings.lora_alpha,  # type: ignore[arg-type]  # peft divides it; a float is fine
         lora_dropout=settings.lora_dropout,
         target_modules=list(settings.target_modules),
-        layers_to_transform=_last_layers(model, settings.lora_layers, source),
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)
-
-
-def _last_layers(model: nn.Module, wanted: int | None, source: str) -> list[int] | None:
-    if wanted is None:
-        return None
-    has = int(model.config.get_text_config().num_hidden_layers)  # type: ignore[operator, union-attr]
-    if wanted > has:
-        raise JobError(
-            f"lora_layers is {wanted}, but {source} has {has} layers; leave it out to adapt them all"
-        )
-    return list(range(has - wanted, has))
 
 
 def _same_form(model: PeftModel, settings: SftSettings) -> None:
@@ -188,7 +176,6 @@ def _same_form(model: PeftModel, settings: SftSettings) -> None:
         update={
             "lora_rank": config.r,
             "lora_alpha": config.lora_alpha,
-            "lora_layers": len(config.layers_to_transform) if config.layers_to_transform else None,
             "target_modules": tuple(config.target_modules),
         }
     )

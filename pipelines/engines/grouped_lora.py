@@ -53,7 +53,7 @@ def add_delta(
     scale: float,
     groups: list[Group],
 ) -> None:
-    """Add `scale * x @ a[slot].T @ b[slot].T` to the rows of each group, in place; an adapter may leave a layer as it is.
+    """Add `scale * x @ a[slot].T @ b[slot].T` to the rows of each group, in place.
 
     Args:
         y: `[rows, out]`, a view of the layer's output.
@@ -66,8 +66,6 @@ def add_delta(
     from torch.nn.functional import linear
 
     for slot, rows in groups:
-        if not a[slot].any():
-            continue
         own = x if rows is None else x[rows]
         delta = linear(linear(own.to(a.dtype), a[slot, 0]), b[slot, 0, : y.shape[1]]).to(y.dtype)
         if scale != 1.0:

@@ -121,13 +121,6 @@ def test_merged_serving_is_part_of_what_decides_results_and_the_default_is_not()
     assert merged.digest != plain.digest
 
 
-def test_adapters_of_all_layers_are_what_runs_begun_before_the_setting_had() -> None:
-    halves = [f"adversary.{name}.lora_layers=15" for name in ("settings", "warm_settings")]
-    effective = load_config(SANDBOX, halves).effective
-    assert effective["adversary"]["settings"]["lora_layers"] == 15
-    assert "lora_layers" not in effective["target"]["settings"]
-
-
 POOLED = [f"reward_models.{aspect}.backend=vllm" for aspect in ("safety", "helpfulness")]
 
 
@@ -187,7 +180,6 @@ def test_an_engine_serves_the_ranks_of_both_roles() -> None:
             "adversary.warm_settings.lora_alpha=8",
             "adversary.settings.lora_alpha is 32.* 8.0: rounds train on",
         ),
-        ("target.settings.lora_layers=2", "target.settings.lora_layers is 2 and .*: rounds train on"),
         ("target.settings.target_modules=[q_proj]", "target.settings.target_modules is .'q_proj'. and"),
     ],
 )

@@ -25,13 +25,6 @@ def test_each_row_gets_its_own_adapter_and_a_row_without_one_gets_none(slots: li
     torch.testing.assert_close(whole, expected)
 
 
-def test_an_adapter_without_a_part_in_a_layer_leaves_it_to_the_bit() -> None:
-    a, b = torch.zeros(SLOTS, 1, RANK, WIDTH), torch.zeros(SLOTS, 1, OUT, RANK)
-    y = torch.full((2, OUT), -0.0)  # to which a product of zeros would add +0.0
-    add_delta(y, torch.ones(2, WIDTH), a, b, 1.0, groups_of(torch.tensor([0, 1])))
-    assert bool(torch.signbit(y).all())
-
-
 def test_a_compiled_model_keeps_the_products_of_vllm_in_its_layers() -> None:
     spec = GeneratorSpec(backend="vllm", model="m", model_digest="d", max_adapters=2)
     assert engine_environment(spec)[0][GROUPED_LORA] == "all"

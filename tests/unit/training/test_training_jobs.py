@@ -53,14 +53,10 @@ def test_speed_and_paths_stay_out_of_a_jobs_identity(sft_job: Any) -> None:
     assert other.identity() != job.identity()
 
 
-@pytest.mark.parametrize("settings", [SftSettings(lora_layers=2), RewardSettings(objective_note="x")])
+@pytest.mark.parametrize("settings", [SftSettings(), RewardSettings(objective_note="x")])
 def test_a_recipe_holds_all_that_decides_the_weights(settings: Any) -> None:
     left_out = set(type(settings).model_fields) - set(settings.recipe())
     assert left_out <= {"save_every_steps", "gradient_checkpointing", "objective_note"}
-
-
-def test_an_adapter_of_all_layers_has_the_recipe_of_checkpoints_older_than_the_setting() -> None:
-    assert "lora_layers" not in SftSettings().recipe()
 
 
 def test_each_kind_of_failure_has_its_exit_code(
