@@ -126,19 +126,18 @@ class Runner:
         Raises:
             MartError: of the first step that failed, once those beside it have ended.
         """
-        groups = side_by_side(steps_of(self.config, round))
-        if any(self._is_to_ask(step, round) for group in groups for step in group):
+        steps = steps_of(self.config, round)
+        if any(
+            isinstance(step, GenerationStep) and not self.history.is_done(round, step.name) for step in steps
+        ):
             self._start_ahead()
-        for group in groups:
+        for group in side_by_side(steps):
             left = [step for step in group if not self.history.is_done(round, step.name)]
             if len(left) > 1 and self._is_ready_for_several(left, round):
                 self._run_together(left, round)
             else:
                 for step in group:
                     self.run_step(step, round)
-
-    def _is_to_ask(self, step: Step, round: int) -> bool:
-        return isinstance(step, GenerationStep) and not self.history.is_done(round, step.name)
 
     def _start_ahead(self) -> None:
         """Have the engine begin to start beside what comes before its first request, most of which waits for Spark.
