@@ -113,8 +113,8 @@ class Runner:
         self._checkpoints: dict[str, dict[str, Any]] = {}
 
     def close(self) -> None:
-        """End the run's engines on this host, or leave them to the next step's process."""
-        if self.single_step:
+        """End the run's engines on this host, or leave them to the next step's process or the driver that has the run now."""
+        if self.single_step or (self._lease is not None and self._lease.lost):
             self.engines.let_go()
         else:
             self.engines.end()
@@ -127,9 +127,8 @@ class Runner:
             MartError: of the first step that failed, once those beside it have ended.
         """
         steps = steps_of(self.config, round)
-        if any(
-            isinstance(step, GenerationStep) and not self.history.is_done(round, step.name) for step in steps
-        ):
+        if any(self._asks_engine(step) and not self.history.is_done(round, step.name) for step in steps):
+            self._check_lease()
             self._start_ahead()
         for group in side_by_side(steps):
             left = [step for step in group if not self.history.is_done(round, step.name)]
@@ -148,8 +147,12 @@ class Runner:
 
         engine = self.config.engine
         if engine.backend == "vllm" and engine.serving == "adapters" and not has_gpu():
-            with suppress(MartError):  # the step that meets it again has it on record
+            with suppress(MartError, OSError):  # the step that meets it again has it on record
                 self._start_engine(self.generator_spec, ahead=True)
+
+    def _asks_engine(self, step: Step) -> bool:
+        """Whether a step asks the run's own generator, and no endpoint."""
+        return isinstance(step, GenerationStep) and self.config.endpoint_of(step.role) is None
 
     def _check_lease(self) -> None:
         if self._lease is not None:
@@ -158,7 +161,7 @@ class Runner:
     def _is_ready_for_several(self, steps: Sequence[Step], round: int) -> bool:
         """Have ready, once, what each step would otherwise find missing and make; False where they must take turns."""
         engine = self.config.engine
-        ask = any(isinstance(step, GenerationStep) for step in steps)
+        ask = any(map(self._asks_engine, steps))
         if ask and (engine.backend == "transformers" or engine.serving == "merged"):
             return False  # each would load a model
         try:
@@ -166,7 +169,7 @@ class Runner:
             self.context(round)
             if ask:
                 self._start_engine(self.generator_spec)
-        except MartError:
+        except (MartError, OSError):
             return False  # the step that meets it again has it on record
         return True
 
@@ -485,16 +488,24 @@ class Runner:
             F.count("*").alias("rows"),
             F.count_if(F.col("status") == "ok").alias("ok"),
             F.count_if(F.col("status") == "error").alias("errors"),
+            F.count_if(F.col("error_kind") == "too_long").alias("too_long"),
             F.coalesce(F.sum("prompt_tokens"), F.lit(0)).alias("prompt_tokens"),
             F.coalesce(F.sum("completion_tokens"), F.lit(0)).alias("completion_tokens"),
         ).head()
-        counts.values |= {"requests": asked, **(total.asDict() if total else {})}
+        found = total.asDict() if total else {}
+        too_long = found.pop("too_long", 0)
+        counts.values |= {"requests": asked, **found}
         if endpoint:
             tokens = counts.values["prompt_tokens"], counts.values["completion_tokens"]
             counts.values["cost"] = round(cost(endpoint, *tokens), 6)
         if counts.values["rows"] != asked:
             raise MartError(
                 f"step {step.name} asked {asked} times and has {counts.values['rows']} outcomes: report this"
+            )
+        if asked and too_long == asked:
+            raise ConfigError(
+                f"not one of the {asked} prompts of step {step.name} leaves room for an answer of its max_tokens within "
+                f"engine.max_model_len, {self.config.engine.max_model_len} tokens: begin another run with shorter answers or more room"
             )
         return written
 

@@ -197,7 +197,9 @@ class EngineDirectory:
     def lease(self) -> tuple[int, float]:
         """When the lease was renewed, in ns, 0 if never; and the seconds that the renewal asked for, 0 for the engine's own."""
         try:
-            return self.lease_path.stat().st_mtime_ns, float(self.lease_path.read_text() or 0)
+            # In this order: whoever renews it meanwhile may have emptied it, and has then changed its time as well.
+            asked = float(self.lease_path.read_text() or 0)
+            return self.lease_path.stat().st_mtime_ns, asked
         except OSError:
             return 0, 0.0
 

@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -186,16 +186,20 @@ def _launch(spec: GeneratorSpec, directory: EngineDirectory) -> EngineRecord:
     threading.Thread(target=supervisor.wait, daemon=True, name="mart-reaper").start()
     _log.info("starting a %s engine for %s; log: %s", spec.backend, spec.model, directory.log_path)
     deadline = time.monotonic() + 60.0
-    while time.monotonic() < deadline:
-        record = directory.read()
-        if record is not None and record.ident == ident:
-            return record
-        if supervisor.returncode is not None:
-            break
-        time.sleep(0.05)
-    raise EngineError(
-        f"the engine's supervisor did not start; its log is {directory.path / 'supervisor.log'}"
-    )
+    try:
+        while time.monotonic() < deadline:
+            record = directory.read()
+            if record is not None and record.ident == ident:
+                return record
+            if supervisor.returncode is not None:
+                break
+            time.sleep(0.05)
+        raise EngineError(
+            f"the engine's supervisor did not start; its log is {directory.path / 'supervisor.log'}"
+        )
+    except BaseException:  # without a record nobody else could end it
+        supervisor.terminate()
+        raise
 
 
 def _await_ready(directory: EngineDirectory, ident: str, owner: str) -> EngineHandle:
@@ -222,11 +226,13 @@ def _end(directory: EngineDirectory, record: EngineRecord) -> None:
     """End an engine: ask its supervisor, then kill what is left of both."""
     deadline = time.monotonic() + 10.0
     if is_alive(record.pid, record.ticks):
-        os.kill(record.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # it may end by itself meanwhile
+            os.kill(record.pid, signal.SIGTERM)
         while is_alive(record.pid, record.ticks) and time.monotonic() < deadline:
             time.sleep(0.05)
         if is_alive(record.pid, record.ticks):
-            os.kill(record.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(record.pid, signal.SIGKILL)
     # The record can be older than the server it tells of; the supervisor's last one is the truth.
     latest = directory.read()
     if latest is not None and latest.ident == record.ident:

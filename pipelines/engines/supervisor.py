@@ -7,6 +7,7 @@ left. If the supervisor itself is killed, the warden sees its pipe end and does 
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import os
@@ -165,6 +166,7 @@ class Supervisor:
             "pipelines.engines.warden",
             str(reading),
             str(temporary),
+            self.plan.socket,
             *self.plan.command,
         ]
         if self.directory.log_path.exists():
@@ -243,7 +245,8 @@ class Supervisor:
         """SIGTERM the server and give it a moment, in which it removes its shared memory."""
         for item in members(warden):
             if item.parent == warden:
-                os.kill(item.pid, signal.SIGTERM)
+                with contextlib.suppress(ProcessLookupError):  # it may end by itself meanwhile
+                    os.kill(item.pid, signal.SIGTERM)
         deadline = time.monotonic() + _GRACE_SECONDS
         while members(warden) and time.monotonic() < deadline:
             time.sleep(0.05)

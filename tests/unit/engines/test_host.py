@@ -4,7 +4,7 @@ import os
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from pipelines.engines.homes import EngineDirectory, remove_old, uncleaned
 from pipelines.engines.host import (
     ensure_engine,
     keep_alive,
+    launch_engine,
     running_engines,
     stop_all,
     stop_engine,
@@ -35,6 +36,15 @@ def eventually(condition, seconds: float = 20.0) -> bool:
 
 def starts(tmp_path: Path) -> list[int]:
     return [int(line) for line in (tmp_path / "state" / "starts").read_text().split()]
+
+
+def running_with(argument: Path) -> list[str]:
+    """Processes that have a path among their arguments."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            found += [path.parent.name] if str(argument) in path.read_text().split("\0") else []
+    return found
 
 
 def temporary_files(spec, engine) -> list[Path]:
@@ -90,7 +100,21 @@ def test_sigkill_of_the_supervisor_leaves_nothing(make_spec):
     os.kill(engine.pid, signal.SIGKILL)
     assert eventually(lambda: not members(engine.pgid))
     assert not temporary_files(spec, engine)
+    assert eventually(lambda: not Path(engine.socket).exists())
     assert ensure_engine(spec).ident != engine.ident
+
+
+def test_an_interrupted_start_leaves_no_supervisor(make_spec, monkeypatch):
+    spec = make_spec(lease=60.0)
+
+    def interrupted(_: float) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pipelines.engines.host.time.sleep", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            launch_engine(spec)
+    assert eventually(lambda: not running_with(EngineDirectory.of(spec).path))
 
 
 def test_sigkill_of_the_server_takes_its_children_and_the_next_call_starts_another(make_spec, tmp_path):

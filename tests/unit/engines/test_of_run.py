@@ -128,7 +128,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], An
     return make
 
 
-def run_of(place: Any, **how: bool) -> Runner:
+def run_of(place: Any, **how: Any) -> Runner:
     return Runner(place.lakehouse, place.artifacts, cast(Any, SimpleNamespace(gates=None)), "r", **how)
 
 
@@ -148,6 +148,19 @@ def test_a_single_step_leaves_the_engine_which_ends_with_the_run(
     main_job.run_one(place("lakehouse"), cast(Any, None), options)
     assert not running_engines()
     assert left_by() == 0
+
+
+def test_a_driver_that_lost_its_run_leaves_the_engine_to_the_one_that_has_it(
+    spec: GeneratorSpec, place: Callable[[str], Any]
+) -> None:
+    before = run_of(place("lakehouse"), lease=cast(Any, SimpleNamespace(lost="taken over")))
+    now = run_of(place("lakehouse"))
+    for driver in (before, now):
+        driver.engines.start(replace(spec, home="", owner=driver.engines.owner))
+    before.close()
+    left = len(running_engines())
+    now.close()
+    assert left == 1 and not running_engines()
 
 
 def test_a_run_leaves_the_engine_of_the_same_run_in_another_lakehouse(
