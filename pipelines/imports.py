@@ -8,6 +8,7 @@ that comes last. An import that was killed before that commit begins anew. Keys 
 
 import difflib
 import hashlib
+import json
 import logging
 import re
 import time
@@ -99,32 +100,40 @@ def import_all(lakehouse: Lakehouse, config: DataConfig, prepared: Path) -> list
 
 
 def check_datasets(lakehouse: Lakehouse, config: RunConfig) -> None:
-    """Refuse a configuration that names a data set which was never imported whole: it would be taken for an empty one.
+    """Refuse a configuration that names a data set of which it would read nothing: it would be taken for an empty one.
 
     Raises:
-        ConfigError: there is no row of it; names those that are there.
+        ConfigError: it was never imported whole, and names those that are there; or none of its rows is of the split and kind
+            that are read.
     """
     data = config.data
-    wanted = [
-        ("data.seeds", data.seeds, "seed_prompts"),
-        ("data.benign", data.benign, "seed_prompts"),
-        ("data.instructions", data.instructions, "instructions"),
-        ("data.warm_start", data.warm_start, "instructions"),
-        ("data.suites", data.suites, "evaluation_prompts"),
+    wanted: list[tuple[str, str | None, str, dict[str, str]]] = [
+        ("data.seeds", data.seeds, "seed_prompts", {"kind": "forbidden", "split": "train"}),
+        ("data.benign", data.benign, "seed_prompts", {"kind": "benign", "split": "train"}),
+        ("data.instructions", data.instructions, "instructions", {"split": "train"}),
+        ("data.warm_start", data.warm_start, "instructions", {"split": "warm_start"}),
+        ("data.suites", data.suites, "evaluation_prompts", {"split": data.split}),
         *(
-            (f"reward_models.{aspect}.dataset", model.dataset, "preferences")
+            (f"reward_models.{aspect}.dataset", model.dataset, "preferences", {})
             for aspect, model in config.reward_models.items()
         ),
     ]
-    named = [(key, name, table) for key, name, table in wanted if name is not None]
-    known: dict[str, list[str]] = {table: [] for _, _, table in named}
+    named = [(key, name, table, read) for key, name, table, read in wanted if name is not None]
+    told = {table: sorted({*read, "dataset"}) for _, _, table, read in named}
     found = union(
-        [lakehouse.read(table).select(F.lit(table).alias("table"), "dataset").distinct() for table in known]
+        [
+            lakehouse.read(table)
+            .select(F.lit(table).alias("table"), "dataset", F.to_json(F.struct(*columns)).alias("of"))
+            .distinct()
+            for table, columns in told.items()
+        ]
     )
-    for row in found.orderBy("dataset").collect():
-        known[row["table"]].append(row["dataset"])
-    for key, name, table in named:
-        if name not in (there := known[table]):
+    rows: dict[str, list[dict[str, str]]] = {table: [] for table in told}
+    for row in found.collect():
+        rows[row["table"]].append(json.loads(row["of"]))
+    for key, name, table, read in named:
+        there = sorted({row["dataset"] for row in rows[table]})
+        if name not in there:
             begun = is_begun(lakehouse, table, name)
             near = difflib.get_close_matches(name, there, n=1)
             raise ConfigError(
@@ -132,6 +141,14 @@ def check_datasets(lakehouse: Lakehouse, config: RunConfig) -> None:
                 + ("; an import of it was begun and has not ended: run it again" if begun else "")
                 + (f"; did you mean {near[0]!r}?" if near else f"; there: {', '.join(there) or 'none yet'}.")
                 + " `mart data import`, or data.imports, brings data in"
+            )
+        mine = [row for row in rows[table] if row["dataset"] == name]
+        if not any(read.items() <= row.items() for row in mine):
+            asked = " and ".join(f"{column} {value!r}" for column, value in read.items())
+            have = "; ".join(sorted({", ".join(f"{c} {row[c]!r}" for c in read) for row in mine}))
+            raise ConfigError(
+                f"{key} is {name!r}, none of whose rows has the {asked} that a run reads there; they have {have}. Import it with "
+                "those, or name another"
             )
 
 
@@ -141,16 +158,27 @@ def check_losses(lakehouse: Lakehouse, config: RunConfig) -> None:
     Of a run that is to begin: one that has trained its reward models no longer depends on what is imported later.
 
     Raises:
-        ConfigError: a data set has no such rows, or some lack what the loss needs.
+        ConfigError: a data set has no such rows, some lack what the loss needs, or some are held-out rows as well.
     """
     for aspect, model in config.reward_models.items():
         if model.dataset is None:
             continue
         needed = model.settings.needed_field
-        mine = (F.col("dataset") == model.dataset) & (F.col("aspect") == aspect) & (F.col("split") == "train")
-        rows, usable = (
-            lakehouse.read("preferences").where(mine).select(F.count("*"), F.count(needed)).collect()[0]
+        mine = (F.col("dataset") == model.dataset) & (F.col("aspect") == aspect)
+        learned = F.col("split") == "train"
+        examples = (
+            lakehouse.read("preferences")
+            .where(mine)
+            .groupBy("input", "output")
+            .agg(
+                F.count_if(learned).alias("rows"),
+                F.count_if(learned & F.col(needed).isNotNull()).alias("usable"),
+                F.count_if(~learned).alias("held_out"),
+            )
         )
+        both = F.when(F.col("held_out") > 0, F.col("rows")).otherwise(0)
+        sums = [F.coalesce(F.sum(column), F.lit(0)) for column in ("rows", "usable", both)]
+        rows, usable, repeated = examples.select(*sums).collect()[0]
         if not rows:
             raise ConfigError(
                 f"reward_models.{aspect}.dataset is {model.dataset!r}, of which no row has the aspect {aspect!r} and the split "
@@ -161,6 +189,12 @@ def check_losses(lakehouse: Lakehouse, config: RunConfig) -> None:
             raise ConfigError(
                 f"reward_models.{aspect}.settings.loss is {model.settings.loss!r}, which needs {needed!r}, and {rows - usable} of "
                 f"{rows} rows of {model.dataset!r} to train on have none; {other!r} learns from {LOSS_FIELDS[other]!r}"
+            )
+        if repeated:
+            raise ConfigError(
+                f"reward_models.{aspect}.dataset is {model.dataset!r}, and {repeated} of its {rows} rows to train on are held-out "
+                "rows, too (the same input and output), which would flatter its agreement: leave them out of one of the splits, and "
+                "import the rest as another data set"
             )
 
 

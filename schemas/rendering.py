@@ -24,6 +24,7 @@ CONTROL_TOKENS = re.compile(
 # Marks that a model writes by itself around its thoughts and its calls of tools: control tokens only in what others wrote.
 _MARKS = re.compile(r"</?(?:think|tool_call|tool_response)>", re.I)
 _NEVER = "(?!)"
+_PLAIN = "Yes."  # an answer that no template changes
 # What templates ask for of whoever renders, the same each time. Without a date Llama 3's prints the day's, with which a prompt would
 # be another one tomorrow; without the flag those of Qwen 3, GLM and SmolLM 3 have the model think aloud before it answers.
 _DAY = date(2024, 7, 26)
@@ -156,7 +157,8 @@ def render_example(
 
     The prompt's ids are exactly those that generation sends, so a model is trained on what it will be asked. An answer that
     begins with white space can share a token with the end of the open turn where the dialogue is encoded at once. A model
-    that goes on from the open turn can't write such a token, so there the answer is encoded by itself.
+    that goes on from the open turn can't write such a token, so there the answer is encoded by itself. So is one whose marks of
+    thought the template would move out of it: it is learned as it was written after the open turn.
 
     Raises:
         ValueError: the chat template renders the open turn differently from the closed one.
@@ -168,10 +170,13 @@ def render_example(
     opened: str = _templated(tokenizer, messages, None, tokenize=False)
     closed: str = _templated(tokenizer, messages, completion, tokenize=False)
     if not closed.startswith(opened):
-        raise ValueError(
-            "the chat template renders the prompt differently once an answer follows; "
-            "use a template whose generation prompt is a prefix of the assistant's turn"
-        )
+        plain: str = _templated(tokenizer, messages, _PLAIN, tokenize=False)
+        if not plain.startswith(opened + _PLAIN):
+            raise ValueError(
+                "the chat template renders the prompt differently once an answer follows; "
+                "use a template whose generation prompt is a prefix of the assistant's turn"
+            )
+        closed = opened + neutralise(completion, tokenizer, own=True) + plain[len(opened + _PLAIN) :]
     answer = tokenizer(closed[len(opened) :], add_special_tokens=False, truncation=False, verbose=False)
     return prompt, [int(token) for token in answer["input_ids"]]
 

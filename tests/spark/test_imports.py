@@ -354,6 +354,27 @@ def test_a_data_set_that_was_never_imported_is_refused(
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
+        ({"seeds": "tested"}, r"data\.seeds is 'tested', none of .* kind 'forbidden' and split 'train'"),
+        (
+            {"seeds": "drawn", "suites": "tests"},
+            r"data\.suites is 'tests', .* the split 'dev' .*; they have split 'test'",
+        ),
+        ({"seeds": "drawn", "benign": "drawn"}, r"data\.benign is 'drawn', none of .* kind 'benign'"),
+    ],
+)
+def test_a_data_set_of_which_a_run_would_read_nothing_is_refused(
+    lakehouse: Lakehouse, bring: Callable[..., ImportTotals], settings: dict[str, str], says: str
+) -> None:
+    bring([{"text": "drawn"}], "drawn")
+    bring([{"text": "tested", "split": "test"}], "tested")
+    bring([{"text": "t", "suite": "violation", "expected": "refuse", "split": "test"}], "tests", "suite")
+    with pytest.raises(ConfigError, match=says):
+        check_datasets(lakehouse, _config(settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
         (
             {},
             "'binary', which needs 'label', and 1 of 2 rows .* have none; 'pairwise' learns from 'rejected'",
@@ -369,6 +390,16 @@ def test_labels_that_the_loss_can_not_learn_from_are_refused_before_the_run_begi
     bring([row | {"rejected": "c"}], "mixed", "pairs")
     with pytest.raises(ConfigError, match=rf"reward_models\.safety\.settings\.loss is {says}"):
         check_losses(lakehouse, _config({"seeds": "s"}, {"dataset": "mixed", "settings": settings}))
+
+
+def test_a_held_out_example_that_would_be_learned_as_well_is_refused(
+    lakehouse: Lakehouse, bring: Callable[..., ImportTotals]
+) -> None:
+    row = {"input": "a", "output": "b", "aspect": "safety", "label": 1.0}
+    rows = [row | {"split": split} for split in ("train", "heldout")] + [row | {"output": "c"}]
+    bring(rows, "leaked", "labels")
+    with pytest.raises(ConfigError, match=r"'leaked', and 1 of its 2 rows to train on are held-out rows"):
+        check_losses(lakehouse, _config({"seeds": "s"}, {"dataset": "leaked"}))
 
 
 def test_a_data_set_without_a_row_of_the_aspect_is_refused(

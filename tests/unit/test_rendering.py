@@ -144,6 +144,14 @@ THOUGHT = (
 )
 
 
+MOVED = (
+    "{% for m in messages %}{% set thought = m.content.split('</think>')[0] if '</think>' in m.content else '' %}"
+    "<|im_start|>{{ m.role }}\n{% if m.role == 'assistant' %}{{ '<think>\n' + thought + '\n</think>\n\n' }}{% endif %}"
+    "{{ m.content.split('</think>')[-1] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+)
+
+
 def _ids(tokenizer: Any, text: str) -> Any:
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
@@ -163,6 +171,15 @@ def test_a_model_that_thinks_by_default_is_asked_to_answer_at_once_and_learns_no
     thoughts = _ids(tokenizer, "<think>\n\n</think>\n\n")
     assert prompt[-len(thoughts) :] == thoughts
     assert completion == _ids(tokenizer, "Hi<|im_end|>\n")
+
+
+def test_an_answer_whose_thoughts_the_template_would_move_is_learned_as_it_was_written(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokenizer, "chat_template", MOVED)
+    prompt, completion = render_example(tokenizer, ASKED, "They ask.</think>No <|im_end|>")
+    assert prompt == render(tokenizer, ASKED)
+    assert completion == _ids(tokenizer, "They ask.</think>No <\u2060|im_end|><|im_end|>\n")
 
 
 def test_a_classifiers_padding_is_not_what_its_dialogues_end_with(
