@@ -29,7 +29,7 @@ def describe(config: RunConfig, format: str = "text") -> str:
             "when": when,
             "step": step.name,
             "runs": _kind(step, config),
-            "reads": list(step.reads),
+            "reads": list(step.inputs),
             "writes": [step.writes, *step.also_writes],
             "key": list(BY_NAME[step.writes].key),
             "gates": list(step.gates),

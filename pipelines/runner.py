@@ -209,10 +209,10 @@ class Runner:
         if self.single_step and is_local(self.lakehouse.spark):
             self.engines.keep_found()
         # Several at a time; `context` reads the first two.
-        self.lakehouse.ready("checkpoints", "scorers", *step.reads, step.writes, *step.also_writes)
+        self.lakehouse.ready("checkpoints", "scorers", *step.inputs, step.writes, *step.also_writes)
         self._check_predecessors(step, round)
         attempt = self.history.next_attempt(round, step.name)
-        versions = {table: self.lakehouse.version(table) for table in step.reads}
+        versions = {table: self.lakehouse.version(table) for table in step.inputs}
         started, clock = now(), time.monotonic()
         event = {
             "run_id": self.run_id,
@@ -345,12 +345,16 @@ class Runner:
         self, specs: Mapping[str, ScorerSpec], checkpoints: Mapping[str, Mapping[str, Any] | None]
     ) -> None:
         """Have a row of `scorers` for each judge, and for each reward model with its checkpoint's row."""
-        known = (
-            self.lakehouse.read("scorers")
-            .where(F.col("run_id") == self.run_id)
-            .select("scorer_digest", "name")
-        )
-        have = {(row["scorer_digest"], row["name"]) for row in known.collect()}
+        runs = [part.run_id for part in self.history.parts]
+        known = self.lakehouse.read("scorers").where(F.col("run_id").isin(runs)).collect()
+        have = {(row["scorer_digest"], row["name"]) for row in known if row["run_id"] == self.run_id}
+        for name, spec in specs.items():
+            before = {row["scorer_digest"] for row in known if row["name"] == name}
+            if before and spec.digest not in before:
+                log.warning(
+                    "judge %s is another than before (%s, and it was %s): no change is told between the verdicts of the two",
+                    name, spec.digest[:12], ", ".join(sorted(item[:12] for item in before)),
+                )  # fmt: skip
         rows = [
             row
             for row in scorer_rows(self.run_id, specs, checkpoints)

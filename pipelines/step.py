@@ -81,6 +81,7 @@ class Step:
     Attributes:
         name: what schedulers, tables and people call it.
         reads: tables it reads.
+        reads_round_0: tables of which it reads the rows of round 0 only, so that it waits for no step of its own round.
         writes: the table it writes.
         also_writes: tables that it writes besides.
         section: the section of the paper (arXiv 2311.07689) that it implements, or what else it is for.
@@ -91,17 +92,24 @@ class Step:
     name: str
     reads: tuple[str, ...]
     writes: str
+    reads_round_0: tuple[str, ...] = ()
     also_writes: tuple[str, ...] = ()
     section: str
     gates: tuple[str, ...] = ()
     gpu: bool = False
 
     def __post_init__(self) -> None:
-        unknown = [table for table in (*self.reads, self.writes, *self.also_writes) if table not in BY_NAME]
+        named = (*self.inputs, self.writes, *self.also_writes)
+        unknown = [table for table in named if table not in BY_NAME]
         if unknown:
             raise ValueError(
                 f"step {self.name} declares {', '.join(unknown)}, which schemas/tables.py does not have"
             )
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """All tables that it reads of."""
+        return (*self.reads, *self.reads_round_0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,8 @@ def suite_prompts(inputs: Inputs) -> DataFrame:
     """The held-out prompts that are asked: the same in every round and for every seed."""
     data = inputs.context.config.data
     prompts = held_out(inputs).where(F.col("suite") != INSTRUCTIONS)
+    if inputs.context.round:
+        return _asked_at_first(inputs, prompts, "evaluate_target")
     if data.suite_limit:
         # In order of the digest, which no one chose; seen and unseen styles are counted apart.
         turn = Window.partitionBy("suite", "seen_style").orderBy("text_sha256")
@@ -34,6 +36,17 @@ def suite_prompts(inputs: Inputs) -> DataFrame:
             F.col("_turn") <= data.suite_limit
         )
     return prompts
+
+
+def _asked_at_first(inputs: Inputs, prompts: DataFrame, step: str) -> DataFrame:
+    """Those prompts that a step asked the warm start, whatever was imported since: rounds are compared on the same ones."""
+    first = (
+        Inputs(inputs.context.warm_start(), inputs.frames)
+        .this_round("responses")
+        .where(F.col("step") == step)
+    )
+    asked = first.select("suite", F.col("prompt_id").alias("text_sha256"))
+    return prompts.join(asked, on=["suite", "text_sha256"], how="left_semi")
 
 
 def _of_a_held_out_prompt() -> list[Column]:
@@ -73,6 +86,8 @@ def plan_target(inputs: Inputs) -> DataFrame:
 def plan_reference(inputs: Inputs) -> DataFrame:
     """How likely the target in force finds the reference answers to ordinary questions: what it has not forgotten."""
     asked = held_out(inputs).where((F.col("suite") == INSTRUCTIONS) & F.col("reference").isNotNull())
+    if inputs.context.round:
+        asked = _asked_at_first(inputs, asked, "evaluate_reference")
     return asked.select(
         F.lit(inputs.context.checkpoints["target"]).cast("string").alias("checkpoint_id"),
         target_messages(inputs, F.col("text"), answer=F.col("reference")).alias("messages"),
@@ -144,6 +159,7 @@ def plan_attack(inputs: Inputs) -> DataFrame:
 EVALUATE_TARGET = GenerationStep(
     name="evaluate_target",
     reads=("evaluation_prompts",),
+    reads_round_0=("responses",),
     writes="responses",
     section="§3: the target on frozen held-out sets",
     gpu=True,
@@ -164,6 +180,7 @@ def reference_outcome(request: Mapping[str, Any], answer: GenerationOutcome) -> 
 EVALUATE_REFERENCE = GenerationStep(
     name="evaluate_reference",
     reads=("evaluation_prompts",),
+    reads_round_0=("responses",),
     writes="responses",
     section="§3: what the target has not forgotten, by the likelihood of reference answers",
     gpu=True,
@@ -175,6 +192,7 @@ EVALUATE_REFERENCE = GenerationStep(
 EVALUATE_ADVERSARY = GenerationStep(
     name="evaluate_adversary",
     reads=("evaluation_prompts",),
+    reads_round_0=("responses",),
     writes="adversarial_prompts",
     section="§3: the adversary, shown held-out prompts",
     gpu=True,

@@ -73,6 +73,7 @@ def _judged(inputs: Inputs) -> DataFrame:
             "style",
             "seen_style",
             F.col("scorer").alias("judge"),
+            "scorer_digest",
             _violated().alias("violated"),
             _refused().alias("refused"),
             (F.col("label").isNotNull() & (F.col("label") == "neither")).alias("neither"),
@@ -83,9 +84,10 @@ def _judged(inputs: Inputs) -> DataFrame:
 
 
 def _verdicts(inputs: Inputs) -> DataFrame:
-    """The round's usable verdicts: step, request_id of the response, scorer, value, label."""
+    """The round's usable verdicts: step, request_id of the response, scorer, scorer_digest, value, label."""
     usable = inputs.this_round("scores").where("status = 'ok'")
-    return usable.select("step", F.col("response_id").alias("request_id"), "scorer", "value", "label")
+    of = F.col("response_id").alias("request_id")
+    return usable.select("step", of, "scorer", "scorer_digest", "value", "label")
 
 
 def _violated() -> Column:
@@ -224,10 +226,10 @@ def _rates(inputs: Inputs, answers: DataFrame) -> list[dict[str, Any]]:
 
 
 def _changes(inputs: Inputs, answers: DataFrame) -> list[dict[str, Any]]:
-    """Paired differences to the warm start, on the same prompts."""
+    """Paired differences to the warm start, on the same prompts and by the very same judge."""
     past = _judged(Inputs(inputs.context.warm_start(), inputs.frames))
     hits = sorted({hit for *_, hit in _CHANGES})
-    same = ["suite", "judge", "by_rule", "prompt_id"]
+    same = ["suite", "judge", "scorer_digest", "by_rule", "prompt_id"]
     pairs = answers.select(*same, "seen_style", F.struct(*hits).alias("after")).join(
         past.select(*same, F.struct(*hits).alias("before")), on=same, how="inner"
     )

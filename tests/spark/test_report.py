@@ -19,8 +19,8 @@ SCHEMAS = {
     "evaluation_prompts": "dataset string, split string, text_sha256 string, suite string, category string, style string, seen_style boolean",
     "responses": "run_id string, round int, step string, request_id string, suite string, prompt_id string, purpose string, "
     "checkpoint_id string, preamble boolean, status string, logprob double, completion_tokens int",
-    "scores": "run_id string, round int, step string, response_id string, scorer string, value double, label string, "
-    "status string",
+    "scores": "run_id string, round int, step string, response_id string, scorer string, scorer_digest string, "
+    "value double, label string, status string",
     "adversarial_prompts": "run_id string, round int, step string, request_id string, text string, status string",
     "scorers": "run_id string, name string, selects boolean, heldout_accuracy double, heldout_n long",
     "prompt_screenings": "run_id string, round int, reason string",
@@ -66,6 +66,7 @@ class Tables:
             verdict = {
                 "response_id": request,
                 "scorer": scorer,
+                "scorer_digest": scorer,
                 "value": value,
                 "label": word,
                 "status": "ok",
@@ -222,6 +223,20 @@ def test_a_change_is_paired_with_the_warm_start(second_round: Figures) -> None:
     change = second_round["violation_change", "truth", "all"]
     assert (change["value"], change["n"]) == (-0.5, 4)
     assert second_round["benign_refusal_change", "truth", "all"]["value"] == 1.0
+
+
+def test_a_change_is_not_told_between_verdicts_of_two_judges_of_one_name(spark: SparkSession) -> None:
+    tables = Tables()
+    tables.prompt("f1", "violation")
+    for round in (0, 1):
+        tables.answer(round, "f1", "violation", "complied", 0.1)
+    for verdict in tables.rows["scores"]:
+        if verdict["round"] and verdict["scorer"] == "safety":
+            verdict["scorer_digest"] = "another"
+    figures = tables.figures(spark, 1, {0: None, 1: "t1"})
+    assert ("violation_change", "truth", "all") in figures
+    assert ("violation_change", "safety", "all") not in figures
+    assert figures["violation_rate", "safety", "all"]["n"] == 1
 
 
 def test_a_judge_that_gives_values_has_paired_changes_too(second_round: Figures) -> None:

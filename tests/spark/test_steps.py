@@ -22,6 +22,7 @@ from pipelines.steps import select
 from pipelines.steps.attack import with_companions
 from pipelines.steps.common import distinct, draw, examples, lot, user_message
 from pipelines.steps.curate import build_warm_adversary, too_few_attacks
+from pipelines.steps.evaluate import plan_reference, plan_target
 from pipelines.steps.screen import cut_short, fluency_fault
 from pipelines.training_jobs import mark_fitting, number_examples
 from tests import tiny
@@ -272,6 +273,39 @@ def test_each_seed_of_a_large_cell_is_paired_with_a_bounded_number_of_others(spa
     assert len(pairs) == 50 * 40, "those next to it in a ring"
     assert {one for one, _ in pairs} == {f"a{n}" for n in range(50)}
     assert all(one != other for one, other in pairs)
+
+
+def test_what_is_imported_into_a_held_out_set_later_is_not_asked_by_the_rounds_that_follow(
+    spark: SparkSession,
+) -> None:
+    config = load_config(config_path("sandbox"), ["data.suite_limit=2"])
+    held_out = frame_of(
+        spark,
+        [("violation", digest) for digest in "abc"] + [("instructions", digest) for digest in "abc"],
+        "suite string, text_sha256 string",
+    ).select(
+        "*",
+        F.lit("sandbox_suites").alias("dataset"),
+        F.lit("dev").alias("split"),
+        *[F.lit("so").alias(name) for name in ("text", "reference", "category", "style")],
+        F.lit(True).alias("seen_style"),
+    )
+    first = [("r", 0, "evaluate_target", "violation", digest) for digest in "bc"]
+    first += [("r", 0, "evaluate_reference", "instructions", "c")]
+    asked = frame_of(spark, first, "run_id string, round int, step string, suite string, prompt_id string")
+
+    def plans(round: int) -> list[list[str]]:
+        context = RoundContext(
+            spark=spark, config=config, run_id="r", round=round, **CONTEXT | {"checkpoints": {"target": "t"}}
+        )
+        inputs = Inputs(context, {"evaluation_prompts": held_out, "responses": asked})
+        return [
+            sorted(row["primary_parent"] for row in plan(inputs).select("primary_parent").collect())
+            for plan in (plan_target, plan_reference)
+        ]
+
+    assert plans(0) == [["a", "b"], ["a", "b", "c"]]
+    assert plans(2) == [["b", "c"], ["c"]]
 
 
 @pytest.mark.parametrize(("min_attacks", "sits_out"), [(0, False), (2, False), (3, True)])
