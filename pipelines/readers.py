@@ -8,7 +8,7 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -92,7 +92,11 @@ class FileSource:
         return file_sha256(self.path)
 
     def rows(self) -> Iterator[tuple[int, Row | Refusal]]:
-        """Each row with its line (of a Parquet file, its number), from 1; blank lines are no rows."""
+        """Each row with its line (of a Parquet file, its number), from 1; blank lines are no rows.
+
+        Raises:
+            DataError: a Parquet file is damaged further down, or a CSV file ends within quotes.
+        """
         if self.format == "Parquet":
             yield from _parquet(self.path)
             return
@@ -277,28 +281,58 @@ def _header(path: Path) -> tuple[list[str], str]:
     return names, delimiter
 
 
+class _RowLines:
+    """The lines of a text, which keeps those that its reader has taken since `row` was last emptied."""
+
+    def __init__(self, text: Iterable[str]) -> None:
+        self._text = iter(text)
+        self.row: list[str] = []
+        self.ended = False
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._text, None)
+        if line is None:
+            self.ended = True
+            raise StopIteration
+        self.row.append(line)
+        return line
+
+
 def _csv(path: Path, stream: BinaryIO) -> Iterator[tuple[int, Row | Refusal]]:
     names, delimiter = _header(path)
     csv.field_size_limit(LONGEST_LINE)
-    text = io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline="")
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    lines = _RowLines(io.TextIOWrapper(stream, encoding="utf-8", errors="surrogateescape", newline=""))
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     next(reader)
     while True:
         line = reader.line_num + 1
+        lines.row.clear()
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            yield (
-                line,
-                Refusal(
-                    line, None, f"broken CSV ({error}); double the quotes inside quotes and close each one"
-                ),
-            )
+            last = reader.line_num
+            if lines.ended:  # within quotes: all rows from there on would be lost as one
+                opened = last + 1 - _lines_of_last_cell(lines.row, delimiter)
+                raise DataError(
+                    f"{path} ends within quotes: the quote opened in line {opened} is never closed; close it or double it"
+                ) from None
+            where = "" if last == line else f" in lines {line} to {last}, none of which was read"
+            reason = f"broken CSV ({error}){where}; double the quotes inside quotes and close each one"
+            yield line, Refusal(line, None, reason)
             continue
         if cells:
             yield line, _csv_row(line, names, cells)
+
+
+def _lines_of_last_cell(row: Iterable[str], delimiter: str) -> int:
+    """How many lines the last cell of a row reaches over, whose quote may be open."""
+    *_, cell = next(csv.reader(row, delimiter=delimiter))
+    return max(1, len(io.StringIO(cell, newline="").readlines()))
 
 
 def _csv_row(line: int, names: list[str], cells: list[str]) -> Row | Refusal:

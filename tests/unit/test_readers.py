@@ -113,6 +113,32 @@ def test_a_broken_csv_row_is_refused_and_the_rest_is_read(tmp_path: Path, line: 
     assert last == (3, {"text": "last", "style": "y"})
 
 
+@pytest.mark.parametrize(
+    ("rows", "opened"),
+    [
+        ('a,x\nb,"y\nc,z\nd,w\n', 3),
+        ('"two\nlines","x\nb,y\n', 3),
+        ('a,"x ""quoted""\n\nb,y', 2),
+        ('a,x\nb,"', 3),
+    ],
+    ids=["row", "second_cell", "doubled", "last_character"],
+)
+def test_a_csv_file_that_ends_within_quotes_is_an_error_that_names_the_line_where_they_opened(
+    tmp_path: Path, rows: str, opened: int
+) -> None:
+    path = written(tmp_path, "text,style\n" + rows, "rows.csv")
+    with pytest.raises(DataError, match=f"the quote opened in line {opened} is never closed; close it"):
+        list(read_rows(path))
+
+
+def test_the_refusal_of_broken_csv_tells_the_lines_that_went_with_it(tmp_path: Path) -> None:
+    path = written(tmp_path, 'text,style\n"open,x\na,y\n"b",z\nlast,w\n', "rows.csv")
+    (number, broken), last = read_rows(path)
+    assert number == 2
+    assert "in lines 2 to 4, none of which was read" in refusal(broken).reason  # type: ignore[arg-type]
+    assert last == (5, {"text": "last", "style": "w"})
+
+
 def test_parquet_gives_nested_values_and_numbers_its_rows(tmp_path: Path) -> None:
     rows = [{"messages": [{"role": "user", "content": "hi"}], "n": n} for n in range(3)]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
