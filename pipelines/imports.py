@@ -270,10 +270,9 @@ class Plan:
                 self.constants[known.name] = known.read(value)
             except ValueError as error:
                 raise DataError(f"values: {name} = {excerpt(value)} {error}") from None
-        if not item.dataset.strip() or not item.dataset.isprintable():
-            raise DataError(
-                f"the data set's name {excerpt(item.dataset)!r} must have visible characters only"
-            )
+        for what, shown in (("the data set's name", item.dataset), ("the licence", item.licence)):
+            if not shown.strip() or not shown.isprintable():
+                raise DataError(f"{what} {excerpt(shown)!r} must have visible characters only")
         try:
             self.mapping = canonical_json(
                 {"fields": item.fields, "values": item.values, "where": item.where, "licence": item.licence}

@@ -284,6 +284,8 @@ def test_a_where_column_that_no_row_has_is_an_error(tmp_path: Path) -> None:
         ({"fields": {"txt": "text"}}, "no field 'txt'; the nearest is 'text'"),
         ({"values": {"split": "all"}}, "values: split = all is none of train, dev, test"),
         ({"fields": {"split": "s"}, "values": {"split": "dev"}}, "both under fields and under values"),
+        ({"licence": "M\udce9"}, r"the licence 'M\\+udce9' must have visible characters only"),
+        ({"licence": " "}, "the licence ' ' must have visible characters only"),
     ],
 )
 def test_a_mapping_that_can_not_be_is_an_error(settings: dict[str, Any], found: str) -> None:
