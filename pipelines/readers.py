@@ -79,13 +79,13 @@ class FileSource:
     """A JSON Lines, CSV or Parquet file; gzip and other packings are for the user to unpack.
 
     Raises:
-        DataError: nothing is there, it is a folder, it is empty, or it is none of the formats.
+        DataError: nothing is there, it can't be read, it is a folder, it is empty, or it is none of the formats.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.format = _format(path)
-        self.name = path.name
+        self.name = escaped(path.name)  # whose bytes may be no UTF-8, and so no value of a table
 
     def sha256(self) -> str:
         """SHA-256 of the file's bytes."""
@@ -146,11 +146,19 @@ def open_source(spark: SparkSession, path: str) -> Source:
     """The file or table that a path names; what exists as a file or ends like one is a file.
 
     Raises:
-        DataError: as `FileSource` and `TableSource`.
+        DataError: as `FileSource` and `TableSource`, or nobody has the home that the path begins with.
     """
     table = _TABLE.fullmatch(path)
-    file = Path(path).expanduser()
-    if table is None or file.suffix.lower() in _SUFFIXES or file.exists():
+    try:
+        file = Path(path).expanduser()
+        is_file = table is None or file.suffix.lower() in _SUFFIXES or file.exists()
+    except RuntimeError:
+        raise DataError(
+            f"{path} begins with the home of a user who has none here; write the path from / on"
+        ) from None
+    except OSError as error:
+        raise _unreadable_path(path, error) from None
+    if table is None or is_file:
         return FileSource(file)
     return TableSource(spark, table["name"], None if table["version"] is None else int(table["version"]))
 
@@ -173,16 +181,22 @@ def _newest(spark: SparkSession, quoted: str) -> int | None:
     return None if row is None else int(row["version"])
 
 
+def _unreadable_path(path: Path | str, error: OSError) -> DataError:
+    return DataError(
+        f"{path} can't be read: {error.strerror}; check the name, and the permissions of file and folders"
+    )
+
+
 def _format(path: Path) -> str:
-    if path.is_dir():
-        raise DataError(f"{path} is a folder, not a file: {_EXPECTED}")
-    if not path.is_file():
-        raise DataError(f"there is no file at {path}: {_EXPECTED}")
     try:
+        if path.is_dir():
+            raise DataError(f"{path} is a folder, not a file: {_EXPECTED}")
+        if not path.is_file():
+            raise DataError(f"there is no file at {path}: {_EXPECTED}")
         with path.open("rb") as stream:
             head = stream.read(4096).removeprefix(_BOM)
     except OSError as error:
-        raise DataError(f"{path} can't be read: {error.strerror}; check its permissions") from None
+        raise _unreadable_path(path, error) from None
     if not head.strip():
         raise DataError(f"{path} is empty, it has no rows: {_EXPECTED}")
     suffix = path.suffix.lower()

@@ -1,8 +1,10 @@
 """Readers of JSON Lines, CSV and Parquet files, and what each kind of import makes of a row."""
 
+import errno
 import json
+import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,7 +13,7 @@ import pytest
 from pipelines.config import ImportConfig
 from pipelines.errors import DataError
 from pipelines.imports import Plan
-from pipelines.readers import FileSource, Refusal, excerpt, read_rows
+from pipelines.readers import FileSource, Refusal, excerpt, open_source, read_rows
 from schemas.manifests import parse_messages
 
 
@@ -217,6 +219,37 @@ def test_a_missing_file_and_a_folder_are_errors_that_say_what_to_give(tmp_path: 
         read_rows(tmp_path / "none.jsonl")
     with pytest.raises(DataError, match=r"is a folder.*give a JSON Lines"):
         read_rows(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("~nosuch/x.jsonl", "~nosuch/x.jsonl begins with the home of a user who has none here; write"),
+        ("x" * 300 + ".jsonl", "can't be read: File name too long; check the name"),
+        ("a.b." + "c" * 300, "can't be read: File name too long; check the name"),
+    ],
+    ids=["home", "long", "long_table"],
+)
+def test_a_path_that_can_not_be_looked_up_is_an_error_that_says_what_to_do(path: str, says: str) -> None:
+    with pytest.raises(DataError, match=says):
+        open_source(cast(Any, None), path)
+
+
+def test_a_file_in_a_folder_that_is_closed_to_us_is_an_error_that_says_what_to_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any, **__: Any) -> Any:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    path = written(tmp_path, '{"a": 1}\n')
+    monkeypatch.setattr(Path, "stat", refused)  # root, who may run this, is refused nothing
+    with pytest.raises(DataError, match="can't be read: Permission denied; check the name, and the perm"):
+        FileSource(path)
+
+
+def test_the_name_of_a_file_that_is_not_utf_8_can_be_stored(tmp_path: Path) -> None:
+    path = written(tmp_path, '{"a": 1}\n', os.fsdecode(b"caf\xe9.jsonl"))
+    assert FileSource(path).name == "caf\\udce9.jsonl"
 
 
 def test_an_excerpt_is_one_printable_line_of_at_most_200_characters() -> None:
