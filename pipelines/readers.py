@@ -195,6 +195,8 @@ def _format(path: Path) -> str:
             raise DataError(f"there is no file at {path}: {_EXPECTED}")
         with path.open("rb") as stream:
             head = stream.read(4096).removeprefix(_BOM)
+            while not head.strip() and (more := stream.read(4096)):  # blank lines are no rows
+                head = more
     except OSError as error:
         raise _unreadable_path(path, error) from None
     if not head.strip():

@@ -47,6 +47,12 @@ def test_json_lines_give_each_object_with_its_line_and_skip_blank_lines(tmp_path
     assert list(read_rows(path)) == [(1, {"a": 1}), (3, {"a": 2})]
 
 
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows"])
+def test_json_lines_may_begin_with_any_number_of_blank_lines(tmp_path: Path, name: str) -> None:
+    path = written(tmp_path, "\n" * 10_000 + '{"a": 1}\n', name)
+    assert list(read_rows(path)) == [(10_001, {"a": 1})]
+
+
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
