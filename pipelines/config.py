@@ -15,6 +15,8 @@ from pipelines.errors import ConfigError
 from schemas.digests import digest
 from schemas.manifests import RewardSettings, SftSettings
 
+# Spark's `limit` takes no more rows than an int holds.
+_Rows = Annotated[int, Field(le=2**31 - 1)]
 ImportKind = Literal["seeds", "benign", "pairs", "labels", "instructions", "suite"]
 
 
@@ -66,7 +68,7 @@ class DataConfig(Part):
     warm_start: str | None = None
     suites: str | None = None
     split: Literal["dev", "test"] = "dev"
-    suite_limit: int = Field(0, ge=0)
+    suite_limit: _Rows = Field(0, ge=0)
 
 
 class EngineConfig(Part):
@@ -278,7 +280,7 @@ class AttackConfig(Part):
         replay: successes of the round before replayed to the target each round, as a share of `prompts`.
     """
 
-    prompts: int = Field(80, ge=1)
+    prompts: _Rows = Field(80, ge=1)
     per_example: int = Field(1, ge=1)
     examples: Literal[1, 3] = 1
     keep_seeds: bool = True
@@ -304,7 +306,14 @@ class RejectionSampling(Part):
     """One answer at each of several temperatures in place of `samples` (paper §2.3), in the rounds named; -1 is the last."""
 
     rounds: list[int] = Field(default_factory=lambda: [-1])
-    temperatures: list[float] = Field(default_factory=lambda: [0.5, 0.8, 1.1])
+    temperatures: list[Annotated[float, Field(ge=0)]] = Field(default_factory=lambda: [0.5, 0.8, 1.1])
+
+    @field_validator("temperatures")
+    @classmethod
+    def _asks_at_one_at_least(cls, temperatures: list[float]) -> list[float]:
+        if not temperatures:
+            raise ValueError("give one temperature at least, or `rounds: []`, which switches this off")
+        return temperatures
 
 
 class RespondConfig(Part):
@@ -346,8 +355,8 @@ class MixConfig(Part):
     target_instructions: float = Field(0.25, ge=0)
     adversary_instructions: float = Field(0.25, ge=0)
     replay: float = Field(0.0, ge=0)
-    min_rows: int = Field(0, ge=0)
-    max_rows: int = Field(400, ge=1)
+    min_rows: _Rows = Field(0, ge=0)
+    max_rows: _Rows = Field(400, ge=1)
 
 
 class TrainingConfig(Part):
@@ -385,7 +394,7 @@ class AdversaryConfig(TrainingConfig):
             that got safe leaves, it stays as it is and the round goes on. 0 leaves that to the gate.
     """
 
-    warm_pairs: int = Field(160, ge=0)
+    warm_pairs: _Rows = Field(160, ge=0)
     min_attacks: int = Field(8, ge=0)
 
 
@@ -430,7 +439,7 @@ class EvaluateConfig(Part):
 
     max_tokens: int = Field(48, ge=1)
     temperature: float = Field(0.0, ge=0)
-    adversary_prompts: int = Field(48, ge=0)
+    adversary_prompts: _Rows = Field(48, ge=0)
     crossed: bool = False
 
 

@@ -340,3 +340,32 @@ def test_a_file_with_a_date_that_is_none_is_named(tmp_path: Path) -> None:
         ConfigError, match=r"dated\.yaml is not YAML: day is out of range.*; quote what is meant"
     ):
         load_config(path)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "data.suite_limit",
+        "attack.prompts",
+        "mix.min_rows",
+        "mix.max_rows",
+        "adversary.warm_pairs",
+        "evaluate.adversary_prompts",
+    ],
+)
+def test_more_rows_than_spark_can_limit_to_are_refused(setting: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{re.escape(setting)} = .* less than or equal to 2147483647"):
+        load_config(SANDBOX, [f"{setting}=2147483648"])
+    assert load_config(SANDBOX, [f"{setting}=2147483647"])
+
+
+@pytest.mark.parametrize(
+    ("temperatures", "says"),
+    [
+        ("[]", r"temperatures = \[\]: give one .* `rounds: \[\]`"),
+        ("[0.5, -1]", r"temperatures\.1 = -1: .* equal to 0"),
+    ],
+)
+def test_rejection_sampling_needs_a_temperature_and_none_below_0(temperatures: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load_config(SANDBOX, [f"respond.rejection_sampling.temperatures={temperatures}"])
