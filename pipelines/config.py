@@ -248,6 +248,13 @@ class JudgeConfig(Part):
             raise ValueError(
                 f"judge {self.name}: a {self.kind} has no option {unknown[0]!r}; it has {', '.join(known) or 'none'}"
             )
+        for name, value in self.options.items():
+            where = f"judge {self.name}: options.{name} is {value!r}"
+            if name in ("safe", "unsafe"):
+                if not isinstance(value, str) or not value.strip():
+                    raise ValueError(f"{where}; give the guard's word, in quotes if YAML reads it otherwise")
+            elif isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{where}; give a whole number from 1 on")
         if self.kind != "guard" and (strange := sorted(set(self.values) - set(LABELS))):
             raise ValueError(
                 f"judge {self.name}: reports don't know the label {strange[0]!r}; give {', '.join(LABELS)}, of which "

@@ -369,3 +369,20 @@ def test_more_rows_than_spark_can_limit_to_are_refused(setting: str) -> None:
 def test_rejection_sampling_needs_a_temperature_and_none_below_0(temperatures: str, says: str) -> None:
     with pytest.raises(ConfigError, match=says):
         load_config(SANDBOX, [f"respond.rejection_sampling.temperatures={temperatures}"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "option", "says"),
+    [
+        ("guard", "safe: true", "options.safe is True; give the guard's word, in quotes"),
+        ("guard", "unsafe: ' '", "options.unsafe is ' '; give the guard's word"),
+        ("guard", "within: three", "options.within is 'three'; give a whole number from 1"),
+        ("guard", "top: 0", "options.top is 0; give a whole number from 1"),
+        ("rubric", "max_tokens: 2.5", "options.max_tokens is 2.5; give a whole number from 1"),
+        ("rubric", "max_tokens: true", "options.max_tokens is True; give a whole number from 1"),
+    ],
+)
+def test_an_option_of_a_judge_has_the_type_that_the_judge_reads(kind: str, option: str, says: str) -> None:
+    judge = f"{{name: j, kind: {kind}, model: m, memory_share: 0.01, rubric: r, values: {{complied: 0}}, options: {{{option}}}}}"
+    with pytest.raises(ConfigError, match=f"judge j: {says}"):
+        load_config(SANDBOX, [f"judges=[{judge}]"])
