@@ -71,6 +71,16 @@ class DataConfig(Part):
     suite_limit: _Rows = Field(0, ge=0)
 
 
+_SECONDS = ("hang_seconds", "start_stall_seconds", "start_cap_seconds")
+# What any engine of vLLM's is told: one may serve a judge or a reward model, whichever backend generates.
+_ANY_ENGINES_OPTIONS = (*_SECONDS, "fork", "server_env")
+_ENGINE_OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "vllm": (*_ANY_ENGINES_OPTIONS, "compile", "server_args", "server_command"),
+    "transformers": (*_ANY_ENGINES_OPTIONS, "batch_size"),
+    "scripted": (*_ANY_ENGINES_OPTIONS, "script", "delay_seconds"),
+}
+
+
 class EngineConfig(Part):
     """The engine that generates.
 
@@ -103,6 +113,21 @@ class EngineConfig(Part):
     partitions: int = Field(2, ge=1)
     lease_seconds: float = Field(20.0, gt=2)
     options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _knows_its_options(self) -> "EngineConfig":
+        known = _ENGINE_OPTIONS[self.backend]
+        if unknown := sorted(set(self.options) - set(known)):
+            near = difflib.get_close_matches(unknown[0], known, n=1)
+            hint = f"the nearest valid name is {near[0]!r}" if near else f"it has {', '.join(known)}"
+            raise ValueError(f"engine.options.{unknown[0]} is no option of {self.backend}; {hint}")
+        for name in _SECONDS:
+            seconds = self.options.get(name, 1)
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float) or seconds <= 0:
+                raise ValueError(
+                    f"engine.options.{name} is {seconds!r}; give a number of seconds above 0, or leave it out"
+                )
+        return self
 
 
 class RewardModelConfig(Part):

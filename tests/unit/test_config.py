@@ -386,3 +386,45 @@ def test_an_option_of_a_judge_has_the_type_that_the_judge_reads(kind: str, optio
     judge = f"{{name: j, kind: {kind}, model: m, memory_share: 0.01, rubric: r, values: {{complied: 0}}, options: {{{option}}}}}"
     with pytest.raises(ConfigError, match=f"judge j: {says}"):
         load_config(SANDBOX, [f"judges=[{judge}]"])
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["engine.options.hang_second=9"], "hang_second is no option of vllm; the nearest .* 'hang_seconds'"),
+        (
+            ["engine.options.in_flight=9"],
+            "in_flight is no option of vllm; it has hang_seconds, .*server_args",
+        ),
+        (["engine.options.batch_size=9"], "batch_size is no option of vllm"),
+        (["engine.backend=transformers", "engine.options.compile=true"], "is no option of transformers"),
+        (
+            ["engine.backend=scripted", "engine.options.delay_second=1"],
+            "the nearest valid name is 'delay_seconds'",
+        ),
+    ],
+)
+def test_an_option_that_the_engine_would_not_read_is_refused(settings: list[str], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load_config(SANDBOX, settings)
+
+
+@pytest.mark.parametrize(
+    ("backend", "options"),
+    [
+        ("vllm", "{compile: true, server_args: {}, server_command: [], start_cap_seconds: 0.5}"),
+        ("transformers", "{batch_size: 4, fork: true, hang_seconds: 9}"),
+        ("scripted", "{script: 'a:b', delay_seconds: 0, server_env: {}, start_stall_seconds: 9}"),
+    ],
+)
+def test_each_backend_has_its_own_options_and_those_of_a_judges_engine(backend: str, options: str) -> None:
+    assert load_config(SANDBOX, [f"engine.backend={backend}", f"engine.options={options}"])
+
+
+@pytest.mark.parametrize("name", ["hang_seconds", "start_stall_seconds", "start_cap_seconds"])
+@pytest.mark.parametrize("value", ["0", "-1", "soon", "true", "null"])
+def test_the_seconds_that_an_engine_is_given_are_a_positive_number(name: str, value: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"engine\.options\.{name} is .*; give a number of seconds above 0"
+    ):
+        load_config(SANDBOX, [f"engine.options.{name}={value}"])
