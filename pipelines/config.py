@@ -515,6 +515,21 @@ class RunConfig(Part):
         return self
 
     @model_validator(mode="after")
+    def _answers_leave_the_prompt_room(self) -> "RunConfig":
+        """An engine of ours refuses a row that may not fit, which would be every row."""
+        longest = {"attack.sampling.max_tokens": self.attack.sampling.max_tokens}
+        if not self.target.endpoint:
+            longest["respond.sampling.max_tokens"] = self.respond.sampling.max_tokens
+            longest["evaluate.max_tokens"] = self.evaluate.max_tokens
+        for name, tokens in longest.items():
+            if tokens >= self.engine.max_model_len:
+                raise ValueError(
+                    f"{name} is {tokens} and engine.max_model_len, which holds prompt and answer together, "
+                    f"{self.engine.max_model_len}: no prompt would fit; lower the first or raise the second"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _an_adapter_keeps_its_form(self) -> "RunConfig":
         """Rounds train on from the warm start, where there is one."""
         warm_starts = (("adversary", self.adversary.warm_pairs), ("target", self.data.warm_start))

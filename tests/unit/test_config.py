@@ -428,3 +428,20 @@ def test_the_seconds_that_an_engine_is_given_are_a_positive_number(name: str, va
         ConfigError, match=rf"engine\.options\.{name} is .*; give a number of seconds above 0"
     ):
         load_config(SANDBOX, [f"engine.options.{name}={value}"])
+
+
+@pytest.mark.parametrize(
+    "name", ["attack.sampling.max_tokens", "respond.sampling.max_tokens", "evaluate.max_tokens"]
+)
+def test_an_answer_must_leave_room_for_its_prompt(name: str) -> None:
+    sets = ["engine.max_model_len=100"]
+    with pytest.raises(ConfigError, match=rf"{re.escape(name)} is 100 and .* 100: no prompt would fit"):
+        load_config(SANDBOX, [*sets, f"{name}=100"])
+    assert load_config(SANDBOX, [*sets, f"{name}=99"])
+
+
+def test_what_a_hosted_target_answers_need_not_fit_our_engine() -> None:
+    sets = [HOSTED, "target.enabled=false", "respond.sampling.max_tokens=9999", "evaluate.max_tokens=9999"]
+    assert load_config(SANDBOX, sets)
+    with pytest.raises(ConfigError, match=r"attack\.sampling\.max_tokens is 9999"):
+        load_config(SANDBOX, [*sets, "attack.sampling.max_tokens=9999"])
