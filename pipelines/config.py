@@ -664,12 +664,38 @@ _ENDPOINT_SPEED = (
 _ENGINE_SPEED = "max_num_seqs kv_cache_gib memory_share threads in_flight chunks_in_flight partitions lease_seconds".split()
 
 
+class _RepeatedKey(yaml.YAMLError):
+    """A mapping has a key twice."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which would take a key's last value in silence.
+
+    Raises:
+        _RepeatedKey: a key stands twice in one mapping. Looked for as written: constructing it adds what `<<` merges in.
+    """
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, Any], int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            line, name = key.start_mark.line + 1, (key.tag, key.value)
+            if name in lines:
+                raise _RepeatedKey(
+                    f"the key {key.value!r} in line {line} stands in line {lines[name]} already; keep one of the two"
+                )
+            lines[name] = line
+        return node
+
+
 def read_yaml(path: Path, what: str, remedy: str) -> Any:
     """The content of a YAML file.
 
     Raises:
-        ConfigError: no such file, one that can't be read, no YAML, or a number that is not finite; says `what` is not there,
-            and the `remedy`.
+        ConfigError: no such file, one that can't be read, no YAML, a key given twice, or a number that is not finite; says
+            `what` is not there, and the `remedy`.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -680,7 +706,9 @@ def read_yaml(path: Path, what: str, remedy: str) -> Any:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not YAML: {error}; save it as UTF-8") from None
     try:
-        return _finite(str(path), yaml.safe_load(text))
+        return _finite(str(path), yaml.load(text, _Loader))
+    except _RepeatedKey as error:
+        raise ConfigError(f"{path}: {_why(error)}") from None
     except _NOT_YAML as error:
         raise ConfigError(f"{path} is not YAML: {_why(error)}") from None
 
@@ -760,8 +788,10 @@ def _set(raw: dict[str, Any], override: str) -> None:
             )
         place = inner
     try:
-        place[last] = yaml.safe_load(value)
+        place[last] = yaml.load(value, _Loader)
         _finite(f"--set {shown}", {key: place[last]})
+    except _RepeatedKey as error:
+        raise ConfigError(f"--set {shown}: {_why(error)}") from None
     except yaml.YAMLError:
         raise ConfigError(f"--set {shown}: {_without_users(repr(value))} is not a YAML value") from None
     except _NOT_YAML as error:

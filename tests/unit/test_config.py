@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jobs.flags import config_path
-from pipelines.config import EndpointConfig, load_config
+from pipelines.config import EndpointConfig, load_config, read_yaml
 from pipelines.errors import ConfigError
 from pipelines.plan import steps_of
 from pipelines.training_jobs import settings_for
@@ -445,3 +445,23 @@ def test_what_a_hosted_target_answers_need_not_fit_our_engine() -> None:
     assert load_config(SANDBOX, sets)
     with pytest.raises(ConfigError, match=r"attack\.sampling\.max_tokens is 9999"):
         load_config(SANDBOX, [*sets, "attack.sampling.max_tokens=9999"])
+
+
+def test_a_key_that_a_file_has_twice_is_refused_with_both_lines(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("model: m\nattack:\n  prompts: 1\n  per_example: 2\n  prompts: 3\n")
+    with pytest.raises(
+        ConfigError, match=r"twice\.yaml: the key 'prompts' in line 5 stands in line 3 already; keep one"
+    ):
+        load_config(path)
+
+
+def test_a_key_that_an_override_has_twice_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--set attack=.*: the key 'prompts' in line 1 stands in line 1"):
+        load_config(SANDBOX, ["attack={prompts: 1, prompts: 2}"])
+
+
+def test_what_a_mapping_merges_in_may_have_the_keys_that_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "merged.yaml"
+    path.write_text("outer: {inner: &a {<<: &b {x: 1, y: 1}, x: 2}}\nmerged: {<<: *a, x: 3}\n")
+    assert read_yaml(path, "", "") == {"outer": {"inner": {"x": 2, "y": 1}}, "merged": {"x": 3, "y": 1}}
