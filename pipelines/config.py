@@ -768,9 +768,29 @@ def parse_config(raw: Mapping[str, Any], source: str) -> RunConfig:
         ConfigError: as `load_config`.
     """
     try:
-        return RunConfig.model_validate(raw)
+        config = RunConfig.model_validate(raw)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(source, item) for item in error.errors())) from None
+    if strange := [".".join(where) for where in _booleans_taken_for_numbers(raw, config.model_dump(), ())]:
+        raise ConfigError(
+            "\n".join(
+                f"{source}: {where} is a boolean, as true, yes and on are in YAML; give a number"
+                for where in strange
+            )
+        )
+    return config
+
+
+def _booleans_taken_for_numbers(given: Any, taken: Any, where: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+    """Where pydantic made a number of a boolean, which it does in any field for numbers."""
+    if isinstance(given, bool) and not isinstance(taken, bool):
+        yield where
+    elif isinstance(given, Mapping):
+        for key, inner in given.items():
+            yield from _booleans_taken_for_numbers(inner, taken[key], (*where, str(key)))
+    elif isinstance(given, list):
+        for at, (inner, made) in enumerate(zip(given, taken, strict=True)):
+            yield from _booleans_taken_for_numbers(inner, made, (*where, str(at)))
 
 
 def _set(raw: dict[str, Any], override: str) -> None:

@@ -465,3 +465,19 @@ def test_what_a_mapping_merges_in_may_have_the_keys_that_it_has(tmp_path: Path) 
     path = tmp_path / "merged.yaml"
     path.write_text("outer: {inner: &a {<<: &b {x: 1, y: 1}, x: 2}}\nmerged: {<<: *a, x: 3}\n")
     assert read_yaml(path, "", "") == {"outer": {"inner": {"x": 2, "y": 1}}, "merged": {"x": 3, "y": 1}}
+
+
+@pytest.mark.parametrize(
+    ("setting", "where"),
+    [
+        ("seed=true", "seed"),
+        ("attack.replay=yes", "attack.replay"),
+        ("attack.examples=on", "attack.examples"),
+        ("target.settings.epochs=true", "target.settings.epochs"),
+        ("respond.rejection_sampling.temperatures=[0.5, true]", "respond.rejection_sampling.temperatures.1"),
+        ("gates.parameters.max_repeated=true", "gates.parameters.max_repeated"),
+    ],
+)
+def test_a_boolean_is_not_taken_for_a_number(setting: str, where: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{re.escape(where)} is a boolean, .*; give a number$"):
+        load_config(SANDBOX, [setting])
