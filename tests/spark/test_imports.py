@@ -191,6 +191,18 @@ def test_of_a_file_that_is_damaged_further_down_nothing_is_imported(
         assert held(lakehouse, table, "damaged", "dataset") == []
 
 
+def test_of_a_csv_file_that_ends_within_quotes_nothing_is_imported(
+    lakehouse: Lakehouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "BATCH_ROWS", 2)
+    path = tmp_path / "quoted.csv"
+    path.write_text('text,style\na,x\nb,x,x\nc,x\nd,x\n"e,x\nf,x\n')
+    with pytest.raises(DataError, match="the quote opened in line 6 is never closed"):
+        import_source(lakehouse, ImportConfig(path=str(path), kind="seeds", dataset="quoted"))
+    for table in ("seed_prompts", "import_refusals", "import_staging", "imports"):
+        assert held(lakehouse, table, "quoted", "dataset") == []
+
+
 def test_what_was_read_and_has_changed_is_named(
     lakehouse: Lakehouse, bring: Callable[..., ImportTotals]
 ) -> None:
