@@ -25,6 +25,7 @@ from pipelines.plan import ALL
 from pipelines.step import GenerationStep
 from pipelines.verify_checkpoints import NAMED, wrong_checkpoints
 from pipelines.verify_imports import changed_inputs, older_than, wrong_imports, wrong_text
+from pipelines.verify_ledger import rewritten
 from schemas.digests import digest, json_object, seed_from
 from schemas.tables import BY_NAME
 
@@ -77,6 +78,7 @@ def verify_run(lakehouse: Lakehouse, artifacts: Artifacts, run_id: str) -> Findi
     findings.check("gates", wrong_results(_results(lakehouse, history), _suites(runs), steps, _begun(runs)))
     trained = [item["counts"] for item in steps if item["step"].startswith("train_")]
     wanted = {counts["checkpoint_id"] for counts in trained if "sat_out" not in counts}
+    findings.check("ledger", rewritten(lakehouse, _ledger(history, ancestry, wanted)))
     findings.check_each("checkpoint", wrong_checkpoints(lakehouse, artifacts, wanted))
     return findings
 
@@ -94,6 +96,17 @@ def _done_steps(lakehouse: Lakehouse, history: History) -> list[Done]:
         }
         for row in rows
     ]
+
+
+def _ledger(history: History, runs: Sequence[str], checkpoints: Iterable[str]) -> dict[str, Column]:
+    """The append-only tables by which everything else is proved, each with the condition on the rows that this run rests on."""
+    of_runs = F.col("run_id").isin(list(runs))
+    return {
+        **dict.fromkeys(("steps", "quality_results", "gate_overrides"), history.mine()),
+        "scorers": of_runs,
+        "checkpoints": of_runs | F.col("checkpoint_id").isin(sorted(checkpoints)),
+        "imports": F.lit(True),
+    }
 
 
 def _where(item: Done) -> str:

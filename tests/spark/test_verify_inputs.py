@@ -70,12 +70,23 @@ def test_rows_that_no_longer_hold_what_was_written_are_differences_and_an_unpubl
     lakehouse.spark.sql(
         f"UPDATE {steps} SET writes = regexp_replace(writes, '\"responses\":[0-9 ]+', '\"responses\":99')"
     )
-    assert verify_run(lakehouse, runner.artifacts, "r").differences == [
+    *others, rewritten = verify_run(lakehouse, runner.artifacts, "r").differences
+    assert others == [
         config,
         f"{where} is at version {newest}, a step recorded version 99: it was made anew, or comes from an older copy",
     ]
+    assert rewritten.startswith("ledger: UPDATE of steps at version ")
+    assert rewritten.endswith(" changed 1 rows: r, 0, evaluate_target, 1, done")
     lakehouse.spark.sql(f"UPDATE {steps} SET counts = 'x'")
     with pytest.raises(
         IntegrityError, match="counts of round 0 evaluate_target of run r .* is no JSON object"
     ):
         verify_run(lakehouse, runner.artifacts, "r")
+
+
+def test_a_step_whose_row_was_deleted_is_missed(runner: Runner) -> None:
+    lakehouse = runner.lakehouse
+    lakehouse.spark.sql(f"DELETE FROM {lakehouse.name('steps')} WHERE step = 'evaluate_target'")
+    (missed,) = verify_run(lakehouse, runner.artifacts, "r").differences
+    assert missed.startswith("ledger: DELETE of steps at version ")
+    assert missed.endswith(" removed 1 rows: r, 0, evaluate_target, 1, done")
