@@ -299,8 +299,10 @@ class CheckpointManifest(_Strict):
                 return [f"the weights in {directory} can't be read: {error}"]
             if found != self.weights_sha256:
                 wrong = [f"the weights in {directory} have digest {found}, expected {self.weights_sha256}"]
-        listed = {entry.name for entry in self.files}
-        stray = sorted(path.name for path in directory.glob("*.safetensors") if path.name not in listed)
+        # Whatever lies there, some loader may read it, such as an adapter's configuration or older weights.
+        listed = {CHECKPOINT_FILE, *(entry.name for entry in self.files)}
+        there = (path for path in directory.rglob("*") if path.is_symlink() or not path.is_dir())
+        stray = sorted({path.relative_to(directory).as_posix() for path in there} - listed)
         return wrong + [f"{directory} holds {name}, which {CHECKPOINT_FILE} does not list" for name in stray]
 
 
