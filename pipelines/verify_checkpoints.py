@@ -3,8 +3,11 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, Row
 from pyspark.sql import functions as F
 
@@ -52,14 +55,7 @@ def _checkpoint(artifacts: Artifacts, row: Row, recipe: Mapping[str, Any]) -> It
     checkpoint_id = row["checkpoint_id"]
     if digest(recipe) != checkpoint_id:
         yield "its recipe does not give its id"
-    folder = artifacts.snapshot(checkpoint_id)
-    try:
-        snapshot = SnapshotManifest.model_validate_json((folder / SNAPSHOT_FILE).read_text())
-        yield from (change for entry in snapshot.files if (change := entry.difference(folder)))
-        if snapshot.root != recipe["training_root"]:
-            yield f"{folder / SNAPSHOT_FILE} has root {snapshot.root}, the recipe says {recipe['training_root']}"
-    except (OSError, ValueError) as error:
-        yield f"its snapshot can't be read: {error}"
+    yield from wrong_snapshot(artifacts.snapshot(checkpoint_id), recipe)
     try:
         manifest = prove_checkpoint(artifacts.root / row["path"])
     except IntegrityError as error:
@@ -73,6 +69,30 @@ def _checkpoint(artifacts: Artifacts, row: Row, recipe: Mapping[str, Any]) -> It
     for name, value in said.items():
         if row[name] != value:
             yield f"its table says {name} {row[name]}, its manifest says {value}"
+
+
+def wrong_snapshot(folder: Path, recipe: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the training set that a checkpoint was trained from, as files: the manifest, its files, their rows."""
+    try:
+        snapshot = SnapshotManifest.model_validate_json((folder / SNAPSHOT_FILE).read_text())
+        changes = [change for entry in snapshot.files if (change := entry.difference(folder))]
+        yield from changes
+        if snapshot.root != recipe["training_root"]:
+            yield f"{folder / SNAPSHOT_FILE} has root {snapshot.root}, the recipe says {recipe['training_root']}"
+        if not changes:
+            # The manifest is a file beside the others: only the rows themselves give the root.
+            files = [folder / entry.name for entry in snapshot.files]
+            yield from (f"{folder}: {item}" for item in wrong_rows(_file_rows(files), recipe))
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        yield f"its snapshot can't be read: {error}"
+
+
+def _file_rows(files: Sequence[Path]) -> Iterator[Mapping[str, Any]]:
+    """The rows of Parquet files in order of position."""
+    if files:
+        tables = [pq.read_table(file, partitioning=None) for file in files]
+        for batch in pa.concat_tables(tables).sort_by("position").to_batches(max_chunksize=1000):
+            yield from batch.to_pylist()
 
 
 def _origins(lakehouse: Lakehouse, checkpoints: Sequence[str]) -> dict[str, list[str]]:

@@ -1,20 +1,26 @@
 """What `mart verify` makes of rows, without Spark."""
 
+import json
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
-from pipelines.verify_checkpoints import wrong_rows
+from pipelines.verify_checkpoints import wrong_rows, wrong_snapshot
 from schemas.digests import root_digest
 from schemas.manifests import (
     CHECKPOINT_FILE,
+    SFT_COLUMNS,
+    SNAPSHOT_FILE,
     CheckpointManifest,
     FileEntry,
+    SnapshotManifest,
     sft_example_sha256,
     weights_sha256,
 )
@@ -78,3 +84,52 @@ def test_a_file_that_a_checkpoints_manifest_does_not_list_is_named(checkpoint: P
     (checkpoint / name).parent.mkdir(exist_ok=True)
     (checkpoint / name).write_text("{}")
     assert _differences(checkpoint) == [f"{checkpoint} holds {name}, which checkpoint.json does not list"]
+
+
+_RECIPE = {"role": "target", "training_root": root_digest(_row(n)["example_sha256"] for n in range(3))}
+
+
+def _snapshot(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    """A snapshot of rows in two files, whose manifest names the recipe's root and the files as they are."""
+    whole = [{"role": "target", **row} for row in rows]
+    for number in range(2 if rows else 0):
+        pq.write_table(pa.Table.from_pylist(whole[number::2]), folder / f"part-{number}.parquet")
+    manifest = SnapshotManifest(
+        table="training_examples", table_version=1, rows=3, columns=SFT_COLUMNS, root=str(_RECIPE["training_root"]),
+        files=tuple(FileEntry.of(path) for path in sorted(folder.glob("*.parquet"))),
+    )  # fmt: skip
+    (folder / SNAPSHOT_FILE).write_text(manifest.model_dump_json())
+    return folder
+
+
+def test_a_snapshot_of_the_recipes_rows_holds_however_they_are_spread_over_files(tmp_path: Path) -> None:
+    assert list(wrong_snapshot(_snapshot(tmp_path, [_row(n) for n in range(3)]), _RECIPE)) == []
+
+
+def test_a_snapshots_rows_must_give_the_root_whatever_its_manifest_says(tmp_path: Path) -> None:
+    rows = [_row(n) for n in range(3)]
+    rows[1]["output"] = "another"
+    assert list(wrong_snapshot(_snapshot(tmp_path, rows), _RECIPE)) == [
+        f"{tmp_path}: training row 1 does not have the digest of its content",
+        f"{tmp_path}: its 3 training rows do not give the root that its recipe names",
+    ]
+
+
+def test_a_snapshot_without_files_does_not_hold(tmp_path: Path) -> None:
+    assert list(wrong_snapshot(_snapshot(tmp_path, []), _RECIPE)) == [
+        f"{tmp_path}: its 0 training rows do not give the root that its recipe names"
+    ]
+
+
+def test_a_snapshot_whose_rows_are_no_training_rows_is_told(tmp_path: Path) -> None:
+    folder = _snapshot(tmp_path, [_row(n) | {"weight": None} for n in range(3)])
+    assert [item.partition(":")[0] for item in wrong_snapshot(folder, _RECIPE)] == [
+        "its snapshot can't be read"
+    ]
+
+
+def test_a_snapshot_whose_manifest_is_none_is_told(tmp_path: Path) -> None:
+    (tmp_path / SNAPSHOT_FILE).write_text(json.dumps({}))
+    assert [item.partition(":")[0] for item in wrong_snapshot(tmp_path, _RECIPE)] == [
+        "its snapshot can't be read"
+    ]
