@@ -9,9 +9,9 @@
 -- category: violation category meant
 -- style: attack style meant
 -- depth: generations since the seeds
--- parent_ids: examples it was conditioned on: seeds or prompts
+-- parent_ids: examples it was conditioned on: seeds or prompts; held-out prompts where the adversary is evaluated
 -- parent_texts: their texts, in the same order
--- root_seed_ids: seeds at the root of its ancestry
+-- root_seed_ids: seeds, or those held-out prompts, at the root of its ancestry
 -- root_seed_texts: their texts, in the same order
 -- screening: passed, or why the target was not asked; null where nothing was screened
 -- answers: answers on which selection gave a verdict, those of later replays included
@@ -21,7 +21,13 @@ WITH written AS (
   SELECT * FROM {schema}.adversarial_prompts LEFT SEMI JOIN {schema}.published_steps USING (run_id, round, step)
 ),
 texts AS (
-  SELECT text_sha256 AS id, any_value(text) AS text FROM {schema}.seed_prompts GROUP BY text_sha256
+  SELECT id, any_value(text) AS text
+  FROM (
+    SELECT text_sha256 AS id, text FROM {schema}.seed_prompts
+    UNION ALL
+    SELECT text_sha256, text FROM {schema}.evaluation_prompts
+  )
+  GROUP BY id
   UNION ALL
   SELECT request_id, text FROM written
 ),

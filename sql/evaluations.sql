@@ -40,7 +40,7 @@ answers AS (
   WHERE purpose = 'evaluation'
 ),
 written AS (
-  SELECT run_id, round, request_id, category, style
+  SELECT request_id, category, style
   FROM {schema}.adversarial_prompts
   LEFT SEMI JOIN {schema}.published_steps USING (run_id, round, step)
   WHERE purpose = 'evaluation'
@@ -81,4 +81,5 @@ SELECT
 FROM answers AS a
 INNER JOIN verdicts AS v ON v.response_id = a.request_id AND v.run_id = a.run_id AND v.round = a.round
 LEFT JOIN held_out AS h ON h.run_id = a.run_id AND h.text_sha256 = a.prompt_id AND h.suite = a.suite
-LEFT JOIN written AS w ON w.request_id = a.prompt_id AND w.run_id = a.run_id AND w.round = a.round
+-- Written in an earlier round where evaluations are crossed, and maybe by the run that this one was forked from.
+LEFT JOIN written AS w ON w.request_id = a.prompt_id

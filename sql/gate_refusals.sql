@@ -12,8 +12,8 @@
 -- rows: rows of the batch
 -- suite_digest: digest of the suite
 -- recorded_at: when it was checked, UTC
--- approved_by: who overrode the check; null for nobody
--- override_reason: why
+-- approved_by: who overrode the check, one after the other where several did; null for nobody
+-- override_reason: why, in the same order
 -- published: whether the step got past its gates in the end
 WITH gated AS (
   SELECT
@@ -29,6 +29,17 @@ WITH gated AS (
       END
     ) AS gate
   FROM {schema}.published_steps
+),
+-- A check may be let pass more than once; a refusal stays one row.
+overrides AS (
+  SELECT
+    run_id,
+    round,
+    gate,
+    check_name,
+    array_sort(collect_list(struct(recorded_at, approved_by, reason))) AS given
+  FROM {schema}.gate_overrides
+  GROUP BY run_id, round, gate, check_name
 )
 SELECT
   q.run_id,
@@ -42,11 +53,11 @@ SELECT
   q.rows,
   q.suite_digest,
   q.recorded_at,
-  o.approved_by,
-  o.reason AS override_reason,
+  array_join(o.given.approved_by, ', ') AS approved_by,
+  array_join(o.given.reason, '; ') AS override_reason,
   g.gate IS NOT NULL AS published
 FROM {schema}.quality_results AS q
-LEFT JOIN {schema}.gate_overrides AS o
+LEFT JOIN overrides AS o
   ON o.run_id = q.run_id AND o.round = q.round AND o.gate = q.gate AND o.check_name = q.check_name
 LEFT JOIN (SELECT DISTINCT run_id, round, gate FROM gated) AS g
   ON g.run_id = q.run_id AND g.round = q.round AND g.gate = q.gate

@@ -39,11 +39,21 @@ WITH uses AS (
     ) AS source
   FROM {schema}.checkpoint_training_data
 ),
+held AS (
+  SELECT 'seed_prompts' AS source_table, dataset, text_sha256 AS id FROM {schema}.seed_prompts
+  UNION
+  SELECT 'instructions', dataset, text_sha256 FROM {schema}.instructions
+  UNION
+  SELECT 'preferences', dataset, example_sha256 FROM {schema}.preferences
+),
 named AS (
-  SELECT u.*, u.source.dataset IS NOT NULL AS direct, coalesce(u.source.dataset, s.dataset) AS dataset
+  SELECT u.*, u.source.dataset IS NOT NULL AS direct, h.dataset
   FROM uses AS u
-  -- What a prompt was made from may be a prompt, which has no data set.
-  LEFT JOIN {schema}.seed_prompts AS s ON s.text_sha256 = u.source.id AND u.source.dataset IS NULL
+  -- Of a training row's data sets, each need not hold all of its sources. What a prompt was made from may be a prompt, which
+  -- has no data set.
+  INNER JOIN held AS h
+    ON h.source_table = u.source.source_table AND h.id = u.source.id
+    AND (u.source.dataset IS NULL OR h.dataset = u.source.dataset)
 )
 SELECT
   source.source_table AS source_table,
@@ -58,5 +68,4 @@ SELECT
   count(DISTINCT prompt_id) AS prompts,
   count(DISTINCT response_id) AS responses
 FROM named
-WHERE dataset IS NOT NULL
 GROUP BY source.source_table, dataset, source.id, checkpoint_id, run_id, round, role

@@ -1,15 +1,16 @@
 """Each view over a small history with unpublished rows and look-alikes; expected rows were found by hand."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from frames import frame_of
 from lineage_history import BASE, HOSTILE, history
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from pipelines.effect import effect
 from pipelines.errors import ConfigError
-from pipelines.lakehouse import Lakehouse
+from pipelines.lakehouse import Lakehouse, local_frame
 from pipelines.stats import wilson
 from pipelines.views import view_files
 
@@ -22,6 +23,17 @@ def lake(spark: SparkSession, tmp_path_factory: pytest.TempPathFactory) -> Lakeh
 def rows(lake: Lakehouse, view: str, *columns: str, where: str = "true") -> list[tuple[Any, ...]]:
     found = lake.spark.table(lake.name(view)).where(where).select(*columns).collect()
     return sorted((tuple(row) for row in found), key=str)
+
+
+def over(lake: Lakehouse, view: str, **tables: list[dict[str, Any]]) -> DataFrame:
+    """A view over rows of all that it reads, in place of the history's; a column that is left out is null."""
+    for name, given in tables.items():
+        schema = lake.spark.table(lake.name(name)).schema
+        ddl = ", ".join(f"{field.name} {field.dataType.simpleString()}" for field in schema)
+        local_frame(lake.spark, given, ddl).createOrReplaceTempView(f"own_{name}")
+    (file,) = (file for file in view_files() if file.name == view)
+    assert file.reads == tables.keys()
+    return lake.spark.sql(file.body.replace("{schema}.", "own_"))
 
 
 def test_columns_are_named_and_described_as_the_header_says(lake: Lakehouse) -> None:
@@ -72,6 +84,35 @@ def test_evaluations_join_the_prompt_that_the_run_asked(lake: Lakehouse) -> None
         ("run-a", 1, "v1", "suites", "dev", "c1", "plain", "truth"),
         ("run-a", 1, "v2", "suites", "dev", "c1", "story", "truth"),
         ("run-b", 0, "v1", "suites2", "dev", "c7", "plain", "truth"),
+    ]
+
+
+def test_evaluations_tell_the_cell_of_a_prompt_that_was_written_in_an_earlier_round(lake: Lakehouse) -> None:
+    written = {"round": 1, "step": "evaluate_adversary", "request_id": "e1", "purpose": "evaluation"}
+    asked = {
+        "run_id": "f",
+        "round": 2,
+        "step": "evaluate_attack",
+        "purpose": "evaluation",
+        "suite": "adversary",
+    }
+    found = over(
+        lake,
+        "evaluations",
+        runs=[{"run_id": "f", "config": "{}"}],
+        evaluation_prompts=[],
+        adversarial_prompts=[{**written, "run_id": "parent", "category": "c1", "style": "story"}],
+        responses=[{**asked, "request_id": "x", "prompt_id": "e1"}],
+        scores=[{"run_id": "f", "round": 2, "step": "evaluate_score", "response_id": "x", "scorer": "truth"}],
+        published_steps=[
+            {"run_id": run_id, "round": round, "step": step}
+            for run_id, round, step in (
+                ("parent", 1, "evaluate_adversary"), ("f", 2, "evaluate_attack"), ("f", 2, "evaluate_score"),
+            )
+        ],
+    )  # fmt: skip
+    assert [(row["response_id"], row["category"], row["style"]) for row in found.collect()] == [
+        ("x", "c1", "story")
     ]
 
 
@@ -248,6 +289,25 @@ def test_attack_lineage_shows_parents_roots_and_success(lake: Lakehouse) -> None
     ]
 
 
+def test_attack_lineage_has_the_texts_of_held_out_prompts(lake: Lakehouse) -> None:
+    place = {"run_id": "r", "round": 1, "step": "evaluate_adversary"}
+    prompt = {"request_id": "e1", "parent_ids": ["v1", "v2"], "root_seed_ids": ["v1"]}
+    held_out = [{"text_sha256": name, "text": f"text of {name}"} for name in ("v1", "v1", "v2")]
+    found = over(
+        lake,
+        "attack_lineage",
+        adversarial_prompts=[place | prompt],
+        published_steps=[place],
+        seed_prompts=[{"text_sha256": "v1", "text": "text of v1"}],
+        evaluation_prompts=held_out,
+        prompt_screenings=[],
+        selections=[],
+    )
+    assert [(row["parent_texts"], row["root_seed_texts"]) for row in found.collect()] == [
+        (["text of v1", "text of v2"], ["text of v1"])
+    ]
+
+
 def test_checkpoint_training_data_names_source_rows_and_their_data_sets(lake: Lakehouse) -> None:
     columns = (
         "checkpoint_id",
@@ -303,6 +363,29 @@ def test_source_usage_counts_what_a_seed_went_into(lake: Lakehouse) -> None:
     ]
 
 
+def test_source_usage_names_a_source_in_those_data_sets_only_that_hold_it(lake: Lakehouse) -> None:
+    pair = {"checkpoint_id": "c", "run_id": "r", "round": 0, "role": "adversary", "position": 0}
+    pair |= {
+        "source": "seed_pair",
+        "source_table": "seed_prompts",
+        "source_ids": ["a", "b"],
+        "datasets": ["x", "y"],
+    }
+    found = over(
+        lake,
+        "source_usage",
+        checkpoint_training_data=[pair],
+        seed_prompts=[
+            {"dataset": of, "text_sha256": name} for of, name in (("x", "a"), ("y", "a"), ("x", "b"))
+        ],
+        instructions=[],
+        preferences=[],
+    )
+    assert sorted((row["dataset"], row["source_id"], row["rows_direct"]) for row in found.collect()) == [
+        ("x", "a", 1), ("x", "b", 1), ("y", "a", 1),
+    ]  # fmt: skip
+
+
 def test_checkpoint_inputs_are_one_step_back(lake: Lakehouse) -> None:
     columns = ("ancestor_id", "relation", "name", "training_rows")
     assert rows(lake, "checkpoint_inputs", *columns, where="checkpoint_id = 'tgt-1'") == [
@@ -348,6 +431,24 @@ def test_gate_refusals_show_the_override_of_that_very_check(lake: Lakehouse) -> 
         ("run-a", "scores", "spread", 1, "ada", True),
         ("run-a", "scores", "spread", 2, "ada", True),
         ("run-b", "adversarial_prompts", "rows", 1, None, False),
+    ]
+
+
+def test_gate_refusals_have_a_check_once_whoever_let_it_pass(lake: Lakehouse) -> None:
+    key = {"run_id": "r", "round": 1, "gate": "scores", "check_name": "spread"}
+    found = over(
+        lake,
+        "gate_refusals",
+        published_steps=[],
+        quality_results=[key | {"attempt": 1, "success": False}],
+        gate_overrides=[
+            key
+            | {"approved_by": name, "reason": f"{name}'s", "recorded_at": datetime(2026, 1, day, tzinfo=UTC)}
+            for name, day in (("ada", 2), ("bob", 1))
+        ],
+    )
+    assert [(row["approved_by"], row["override_reason"]) for row in found.collect()] == [
+        ("bob, ada", "bob's; ada's")
     ]
 
 
