@@ -338,20 +338,23 @@ def _counts(inputs: Inputs) -> list[dict[str, Any]]:
     ]  # fmt: skip
     if inputs.context.round > 0:
         attacks = written.where("step = 'attack'")
+        # A set that a gate refused stays beside the one that was trained on in the end.
+        trained = [name for name in inputs.context.checkpoints.values() if name is not None]
+        learned = inputs.this_round("training_examples").where(F.col("checkpoint_id").isin(trained))
         sliced = (
-            ("prompt_screenings", "prompts_screened", ("reason",)),
-            ("selections", "responses_selected", ("reason",)),
-            ("training_examples", "training_rows", ("role", "source")),
+            (inputs.this_round("prompt_screenings"), "prompts_screened", ("reason",)),
+            (inputs.this_round("selections"), "responses_selected", ("reason",)),
+            (learned, "training_rows", ("role", "source")),
         )
         parts += [
             tally(attacks, "prompts_written", F.lit("all")),
             tally(attacks.where("status = 'ok'"), "distinct_attacks", F.lit("all"), texts),
             *(
                 tally(
-                    inputs.this_round(table), metric,
+                    rows, metric,
                     F.concat_ws(",", *[F.concat(F.lit(f"{column}="), F.col(column)) for column in by]),
                 )
-                for table, metric, by in sliced
+                for rows, metric, by in sliced
             ),
         ]  # fmt: skip
     return [

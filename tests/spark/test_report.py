@@ -1,6 +1,8 @@
 """A round's figures from rows by hand: rates by judge and slice, changes to the warm start, the adversaries' table."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -25,7 +27,7 @@ SCHEMAS = {
     "scorers": "run_id string, name string, selects boolean, heldout_accuracy double, heldout_n long",
     "prompt_screenings": "run_id string, round int, reason string",
     "selections": "run_id string, round int, reason string",
-    "training_examples": "run_id string, round int, role string, source string",
+    "training_examples": "run_id string, round int, checkpoint_id string, role string, source string",
 }
 
 
@@ -90,7 +92,12 @@ class Tables:
         )
 
     def figures(
-        self, spark: SparkSession, round: int, targets: dict[int, str | None], step: TableStep = report.REPORT
+        self,
+        spark: SparkSession,
+        round: int,
+        targets: dict[int, str | None],
+        step: TableStep = report.REPORT,
+        checkpoints: Mapping[str, str | None] = MappingProxyType({}),
     ) -> Figures:
         """A report's rows by metric, judge and slice."""
         config = load_config(config_path("sandbox"))
@@ -99,7 +106,7 @@ class Tables:
             config=config,
             run_id="r",
             round=round,
-            checkpoints={},
+            checkpoints=checkpoints,
             targets=targets,
             scorers={},
             base="",
@@ -191,6 +198,22 @@ def test_a_rounds_attack_success_leaves_out_what_was_replayed(spark: SparkSessio
         tables.answer(1, name, "attack", label, 0.9, step="respond")
     found = tables.figures(spark, 1, {0: None, 1: "t1"})["attack_success_rate", "truth", "all"]
     assert (found["successes"], found["n"]) == (0, 1)
+
+
+def test_training_rows_are_those_of_the_sets_that_were_trained_on(spark: SparkSession) -> None:
+    tables = Tables()
+    for checkpoint, role in (
+        ("refused", "target"),
+        ("t1", "target"),
+        ("t1", "target"),
+        ("refused", "adversary"),
+    ):
+        row = {"run_id": "r", "round": 1, "checkpoint_id": checkpoint, "role": role, "source": "own_answer"}
+        tables.rows["training_examples"].append(row)
+    # The adversary sat the round out.
+    found = tables.figures(spark, 1, {1: "t1"}, checkpoints={"target": "t1", "adversary": None})
+    counted = {slice: row["value"] for (metric, _, slice), row in found.items() if metric == "training_rows"}
+    assert counted == {"role=target,source=own_answer": 2}
 
 
 def test_a_fork_is_compared_with_the_warm_start_that_its_ancestor_has(spark: SparkSession) -> None:
