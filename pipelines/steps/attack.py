@@ -110,13 +110,13 @@ def requests_for(inputs: Inputs, chosen: DataFrame, pool: DataFrame, samples: in
 
 
 def with_companions(shown: DataFrame, pool: DataFrame, more: int, order: Column) -> DataFrame:
-    """Each example with the next ones of its category in a random order, itself left out."""
+    """Each example with the next ones of its category in a random order, itself left out; their roots are its own, too."""
     turn = Window.partitionBy("category").orderBy("_lot")
     ranked = (
         pool.withColumn("_lot", order)
         .withColumn("_rank", F.row_number().over(turn))
         .groupBy("category")
-        .agg(F.sort_array(F.collect_list(F.struct("_rank", "id", "text"))).alias("_all"))
+        .agg(F.sort_array(F.collect_list(F.struct("_rank", "id", "text", "root_seed_ids"))).alias("_all"))
     )
     joined = shown.join(ranked, on="category", how="left")
     ring = joined.withColumn("_ring", F.filter("_all", lambda item: item["id"] != F.col("id")))
@@ -124,7 +124,8 @@ def with_companions(shown: DataFrame, pool: DataFrame, more: int, order: Column)
     size = F.greatest(F.size("_ring"), F.lit(1))
     others = F.slice(F.concat("_ring", "_ring"), 1 + F.pmod(F.hash("id"), size), F.least(F.lit(more), size))
     return ring.withColumn("_others", F.coalesce(others, F.array())).select(
-        *_POOL,
+        *[name for name in _POOL if name != "root_seed_ids"],
+        F.array_union("root_seed_ids", F.flatten("_others.root_seed_ids")).alias("root_seed_ids"),
         F.concat("example_ids", F.transform("_others", lambda item: item["id"])).alias("example_ids"),
         F.concat("texts", F.transform("_others", lambda item: item["text"])).alias("texts"),
     )

@@ -385,6 +385,16 @@ def test_an_adversary_is_shown_as_many_examples_as_there_are(
         assert len(set(row["example_ids"])) == len(row["example_ids"]) == len(row["texts"]) == shown
 
 
+def test_a_prompts_roots_are_those_of_all_examples_that_were_shown(spark: SparkSession) -> None:
+    schema = "id string, text string, category string, style string, root_seed_ids array<string>, depth int"
+    pool = frame_of(spark, [(f"s{at}", f"text {at}", "c", "plain", [f"s{at}"], 0) for at in range(3)], schema)
+    chosen = frame_of(spark, [("a", "text of a", "c", "plain", ["s9", "s1"], 1)], schema)
+    alone = chosen.withColumns({"example_ids": F.array("id"), "texts": F.array("text")})
+    (row,) = with_companions(alone, pool, 3, lot(0, "t", "id")).collect()
+    assert row["root_seed_ids"][:2] == ["s9", "s1"]
+    assert sorted(row["root_seed_ids"]) == ["s0", "s1", "s2", "s9"]
+
+
 def test_model_output_that_no_table_can_hold_is_mended() -> None:
     request = {
         "run_id": "r",
