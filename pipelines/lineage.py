@@ -5,7 +5,7 @@ Only sets of checkpoints come to the driver; rows stay in Spark.
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from pyspark.sql import DataFrame, Row
@@ -198,7 +198,7 @@ def closure(lakehouse: Lakehouse, checkpoint_id: str) -> Closure:
         checkpoint_id: the id, or the beginning of one.
 
     Raises:
-        DataError: no published checkpoint has that id, or several begin with it.
+        DataError: no published checkpoint has that id, or several begin with it; or it rests on one that is not published.
     """
     known = {row["checkpoint_id"]: row for row in _view(lakehouse, "published_checkpoints").collect()}
     start = _find(checkpoint_id, known)
@@ -206,6 +206,7 @@ def closure(lakehouse: Lakehouse, checkpoint_id: str) -> Closure:
     distances = _reach(start, _graph(inputs))
     reached = [row for row in inputs if row["checkpoint_id"] in distances]
     _check_known(reached)
+    _check_published(lakehouse, reached, known)
     versions = _versions(lakehouse)
     checkpoints = [
         Checkpoint(
@@ -280,6 +281,25 @@ def _check_known(inputs: Iterable[Row]) -> None:
         raise DataError(
             f"checkpoint {unknown[0]} was registered before its origins were kept: "
             "`mart run` of any run, or `mart step begin`, fills them in"
+        )
+
+
+def _check_published(lakehouse: Lakehouse, inputs: Iterable[Row], known: Container[str]) -> None:
+    """Refuse rows of `checkpoint_inputs` of which one names a checkpoint that no published step trained.
+
+    What it was made from is told nowhere, and what is left would pass for the whole.
+    """
+    # An endpoint and a judge that was given finished are no checkpoints.
+    others = [row for row in inputs if row["relation"] != "base" and row["ancestor_id"] not in known]
+    missing = {row["ancestor_id"]: row for row in others}
+    if not missing:
+        return
+    registered = lakehouse.read("checkpoints").where(F.col("checkpoint_id").isin(sorted(missing)))
+    for name in sorted(item["checkpoint_id"] for item in registered.select("checkpoint_id").collect()):
+        row = missing[name]
+        raise DataError(
+            f"checkpoint {row['checkpoint_id']} rests on {name} ({row['relation']}), which is registered and which no published "
+            "step trained, so that what that was made from can't be told; `mart verify` of the run says what its history lacks"
         )
 
 

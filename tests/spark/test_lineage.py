@@ -4,8 +4,9 @@ from collections import Counter
 
 import pytest
 from lineage_history import BASE, history
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
+from pipelines import lineage
 from pipelines.errors import DataError
 from pipelines.lakehouse import Lakehouse
 from pipelines.lineage import DataSet, closure, source_closure
@@ -147,3 +148,20 @@ def test_a_source_that_no_checkpoint_learned_says_so(lake: Lakehouse) -> None:
 def test_an_unknown_source_names_the_nearest_data_set(lake: Lakehouse) -> None:
     with pytest.raises(DataError, match="nearest data set is lookalikes"):
         source_closure(lake, "lookalike")
+
+
+def test_closure_refuses_to_leave_out_an_ancestor_that_is_not_published(
+    lake: Lakehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = lineage._view
+
+    def without_its_step(lakehouse: Lakehouse, name: str) -> DataFrame:
+        """What the views give where no step that is done trained tgt-1."""
+        frame = view(lakehouse, name)
+        return frame if name == "published_steps" else frame.where("checkpoint_id != 'tgt-1'")
+
+    monkeypatch.setattr(lineage, "_view", without_its_step)
+    with pytest.raises(
+        DataError, match=r"checkpoint adv-2 rests on tgt-1 \(wrote_answers\), which is registered and"
+    ):
+        closure(lake, "adv-2")
