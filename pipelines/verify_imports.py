@@ -1,8 +1,9 @@
 """`mart verify` of what a run was given: ids, totals and digests of imports, and that nothing it read has changed."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from functools import reduce
+from functools import cache, partial, reduce
 
 import pandas as pd
 from pyspark.sql import Column, DataFrame
@@ -16,6 +17,8 @@ from pipelines.verify_checkpoints import NAMED
 from schemas.manifests import reward_example_sha256
 from schemas.tables import BY_NAME
 
+# What a commit of imported rows carries.
+_NOTE = re.compile(r"mart import (?P<id>[0-9a-f]{64}) (batch \d+ )?new (?P<new>\d+) ")
 # The column that an imported text's digest is of.
 _TEXTS = {"seed_prompts": "text", "instructions": "instruction", "evaluation_prompts": "text"}
 
@@ -28,7 +31,8 @@ def wrong_text(text: str, sha: str = "text_sha256") -> Column:
 def wrong_imports(lakehouse: Lakehouse) -> Iterator[str]:
     """What of the imported tables does not hold: one query over their rows, whichever run uses them.
 
-    A data set may have more rows than its imports count, of one whose own row is yet to come; never fewer.
+    A data set may have more rows than its imports count, of one whose own row is yet to come, which its commit's note
+    tells; never fewer.
     """
     # Read first: an import's own row comes last, so that what it counts is there.
     imports = lakehouse.read("imports").collect()
@@ -54,9 +58,34 @@ def wrong_imports(lakehouse: Lakehouse) -> Iterator[str]:
             yield f"{what} read {row['rows_in']} rows, and its new, repeated and refused ones are {sum(parts)}"
         if (refused := rows["import_refusals", row["import_id"]]) != row["rows_refused"]:
             yield f"{what} refused {row['rows_refused']} rows, import_refusals has {refused}"
-    for (table, of), expected in sorted(counted.items()):
-        if (have := rows[table, of]) < expected:
+    # Asked last: a commit that came before the rows were read is noted.
+    noted = cache(partial(_uncounted, lakehouse, {row["import_id"]: row["rows_new"] for row in imports}))
+    tables = {kind.table for kind in KINDS.values()}
+    for table, of in sorted({*counted, *(group for group in rows if group[0] in tables)}):
+        have, expected = rows[table, of], counted[table, of]
+        if have < expected:
             yield f"{table} has {have} rows of data set {of}, its imports wrote {expected}"
+        elif have > expected and (more := noted(table)) is not None and have > expected + more:
+            yield f"{table} has {have} rows of data set {of}, its imports wrote {expected + more}: no import brought the others"
+
+
+def _uncounted(lakehouse: Lakehouse, imports: Mapping[str, int], table: str) -> int | None:
+    """Rows that imports committed to a table, by the notes in its history, and that no row of `imports` counts.
+
+    They are of imports that are under way, or were killed before that row, maybe by an older version, which committed in
+    batches. None where the history no longer begins with the table, so that it can't be told.
+    """
+    history = lakehouse.spark.sql(f"DESCRIBE HISTORY {lakehouse.name(table)}").select(
+        "version", "userMetadata"
+    )
+    commits = history.collect()
+    if min(commit["version"] for commit in commits):
+        return None
+    noted: Counter[str] = Counter()
+    for commit in commits:
+        if found := _NOTE.match(commit["userMetadata"] or ""):
+            noted[found["id"]] += int(found["new"])
+    return sum(max(new - imports.get(name, 0), 0) for name, new in noted.items())
 
 
 def older_than(table: str, newest: int, recorded: int) -> str:

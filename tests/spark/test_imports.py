@@ -313,6 +313,66 @@ def test_one_changed_value_of_imported_data_is_named(
     )
 
 
+def test_rows_that_no_import_brought_are_counted(
+    lakehouse: Lakehouse, bring: Callable[..., ImportTotals]
+) -> None:
+    bring([{"text": "a"}], "mixed")
+    before = set(wrong_imports(lakehouse))
+    row = {"text": "x", "text_sha256": text_sha256("x"), "category": "c", "style": "s", "split": "train"}
+    row |= {"kind": "forbidden", "licence": "none"}
+    lakehouse.append_rows("seed_prompts", [row | {"dataset": of} for of in ("mixed", "of no import")])
+    assert set(wrong_imports(lakehouse)) - before == {
+        "seed_prompts has 2 rows of data set mixed, its imports wrote 1: no import brought the others",
+        "seed_prompts has 1 rows of data set of no import, its imports wrote 0: no import brought the others",
+    }
+    lakehouse.spark.sql(f"DELETE FROM {lakehouse.name('seed_prompts')} WHERE text = 'x'")
+
+
+@pytest.mark.parametrize("kind", ["seeds", "suite"])
+def test_rows_of_an_import_whose_own_row_is_yet_to_come_are_no_difference(
+    lakehouse: Lakehouse, bring: Callable[..., ImportTotals], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    before = list(wrong_imports(lakehouse))
+    values = {"suite": "s", "split": "dev", "expected": "comply"} if kind == "suite" else {}
+    append = Lakehouse.append_rows
+
+    def killed_before_its_own_row(self: Lakehouse, table: str, *more: Any, **named: Any) -> None:
+        if table == "imports":
+            raise KeyboardInterrupt
+        append(self, table, *more, **named)
+
+    with monkeypatch.context() as killing:
+        killing.setattr(Lakehouse, "append_rows", killed_before_its_own_row)
+        with pytest.raises(KeyboardInterrupt):
+            bring([{"text": "a"}, {"text": "b"}], f"unended_{kind}", kind, values=values)
+    table = "evaluation_prompts" if kind == "suite" else "seed_prompts"
+    assert len(held(lakehouse, table, f"unended_{kind}", "text")) == 2
+    assert list(wrong_imports(lakehouse)) == before
+    assert counts(bring([{"text": "a"}, {"text": "b"}], f"unended_{kind}", kind, values=values)) == (
+        2,
+        2,
+        0,
+        0,
+    )
+    assert list(wrong_imports(lakehouse)) == before
+
+
+def test_rows_that_an_older_version_committed_in_batches_are_its_imports(lakehouse: Lakehouse) -> None:
+    before = list(wrong_imports(lakehouse))
+    row = {
+        "dataset": "in batches",
+        "text": "x",
+        "text_sha256": text_sha256("x"),
+        "category": "c",
+        "style": "s",
+    }
+    row |= {"split": "train", "kind": "forbidden", "licence": "none"}
+    note = f"mart import {'0' * 64} batch 0 new 1 repeated 0"
+    writer = lakehouse.frame("seed_prompts", [row]).write.format("delta").mode("append")
+    writer.option("userMetadata", note).saveAsTable(lakehouse.name("seed_prompts"))
+    assert list(wrong_imports(lakehouse)) == before
+
+
 def test_one_file_of_labels_serves_both_aspects(
     lakehouse: Lakehouse, bring: Callable[..., ImportTotals]
 ) -> None:
