@@ -447,6 +447,7 @@ def checkpoint_row(
         "training_rows": manifest.snapshot_rows,
         "training_table_version": version,
         "weights_sha256": manifest.weights_sha256,
+        "files_sha256": manifest.files_sha256,
         "path": artifacts.relative(artifacts.checkpoint(order.checkpoint_id)),
         "settings": canonical_json(manifest.settings),
         "metrics": canonical_json(manifest.metrics),

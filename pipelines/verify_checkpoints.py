@@ -63,9 +63,12 @@ def _checkpoint(artifacts: Artifacts, row: Row, recipe: Mapping[str, Any]) -> It
         return
     said = {
         "weights_sha256": manifest.weights_sha256,
+        "files_sha256": manifest.files_sha256,
         "training_root": manifest.snapshot_root,
         "checkpoint_id": manifest.checkpoint_id,
     }
+    if row["files_sha256"] is None:  # registered before the column was there
+        del said["files_sha256"]
     for name, value in said.items():
         if row[name] != value:
             yield f"its table says {name} {row[name]}, its manifest says {value}"

@@ -289,6 +289,11 @@ class CheckpointManifest(_Strict):
     metrics: dict[str, float | int]
     resumed: int = Field(ge=0)
 
+    @property
+    def files_sha256(self) -> str:
+        """Digest of the files listed, by which a table can tell that the list is still the one that was registered."""
+        return digest(sorted([entry.name, entry.bytes, entry.sha256] for entry in self.files))
+
     def differences(self, directory: Path) -> list[str]:
         """In what the files of a checkpoint's directory are not what this manifest says; empty where all proves."""
         wrong = [difference for entry in self.files if (difference := entry.difference(directory))]

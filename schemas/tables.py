@@ -521,7 +521,16 @@ CHECKPOINTS = Table(
         Column("environment", "STRING", "versions and device, JSON", volatile=True),
         Column("code_version", "STRING", "version of this package", volatile=True),
         _AT,
+        Column(
+            "files_sha256",
+            "STRING",
+            "digest of what its manifest lists: each file's name, size and digest; null in a row from before version 2",
+            nullable=True,
+            volatile=True,
+        ),
     ),
+    version=2,
+    added={2: ("files_sha256",)},
 )
 
 CHECKPOINT_ORIGINS = Table(

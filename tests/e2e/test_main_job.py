@@ -20,6 +20,7 @@ import pytest
 
 from pipelines.lakehouse import Lakehouse
 from pipelines.origins import keep_missing_origins
+from schemas.manifests import CHECKPOINT_FILE, FileEntry
 from tests.chaos import KINDS, Chaos
 from tests.e2e.small import SMALL, Mart
 from tests.leftovers import processes
@@ -166,6 +167,18 @@ def test_lineage_refuses_a_checkpoint_whose_origins_are_not_kept_until_a_run_beg
     assert after == before
 
 
+def _relisted(folder: Path) -> dict[Path, bytes]:
+    """Change a checkpoint's adapter settings, and what its manifest says of them; gives both files as they were."""
+    settings, manifest = folder / "adapter_config.json", folder / CHECKPOINT_FILE
+    before = {file: file.read_bytes() for file in (settings, manifest)}
+    settings.write_text(json.dumps(json.loads(before[settings]) | {"lora_alpha": 1}))
+    listed = json.loads(before[manifest])
+    new = FileEntry.of(settings).model_dump()
+    listed["files"] = [new if entry["name"] == new["name"] else entry for entry in listed["files"]]
+    manifest.write_text(json.dumps(listed))
+    return before
+
+
 def test_one_changed_byte_of_weights_one_changed_row_or_digest_and_lost_origins_are_found(
     finished: Any, look: Any, told: Any, spark: Any
 ) -> None:
@@ -174,6 +187,8 @@ def test_one_changed_byte_of_weights_one_changed_row_or_digest_and_lost_origins_
     table = f"delta.`{finished.folder / 'tables' / 'training_examples'}`"
     row = "role = 'target' AND round = 1 AND position = 0"
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    adversary = look(finished, "checkpoints").where("role = 'adversary' AND round = 1").collect()[0]
+    relisted = _relisted(finished.folder / "artifacts" / adversary["path"])
     spark.sql(f"UPDATE {table} SET output = concat(output, ' ') WHERE {row}")
     tampered = {
         "checkpoint_origins": "DELETE FROM {} WHERE relation = 'wrote_answers'",
@@ -188,13 +203,17 @@ def test_one_changed_byte_of_weights_one_changed_row_or_digest_and_lost_origins_
         text = told(finished, "verify", finished.run, code=5)
     finally:
         path.write_bytes(whole)
+        for file, content in relisted.items():
+            file.write_bytes(content)
         spark.sql(f"UPDATE {table} SET output = substr(output, 1, length(output) - 1) WHERE {row}")
         for name, version in versions.items():
             spark.sql(f"RESTORE TABLE {names[name]} TO VERSION AS OF {version}")
     assert "rows of seed_prompts, data set" in text
     assert ": its results name 2 suites" in text
     assert "of its origins are not what its training rows give" in text
+    assert "UPDATE of quality_results at version" in text
     assert "adapter_model.safetensors" in text
+    assert f"its table says files_sha256 {adversary['files_sha256']}" in text
     assert "training row 0 does not have the digest of its content" in text
 
 
