@@ -9,7 +9,7 @@ from jobs.place import Place
 from pipelines.errors import DataError, IntegrityError
 from pipelines.merging import only_one
 from pipelines.models import local_model
-from pipelines.training_jobs import prove_checkpoint
+from pipelines.training_jobs import prove_registered
 from schemas.manifests import MERGED_FILE
 from training.errors import ProofError
 from training.merge import merge
@@ -35,7 +35,7 @@ def export_merged(place: Place, checkpoint: str, folder: Path) -> dict[str, str]
             f'{len(rows)} checkpoints begin with {checkpoint!r}; `mart sql "SELECT * FROM checkpoints"` lists them'
         )
     source = place.artifacts.root / rows[0]["path"]
-    prove_checkpoint(source)
+    prove_registered(place.artifacts, rows[0].asDict())
     write_merged(source, Path(local_model(rows[0]["base"]).path), rows[0]["checkpoint_id"], folder)
     return {"checkpoint": rows[0]["checkpoint_id"], "folder": str(folder)}
 

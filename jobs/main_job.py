@@ -12,7 +12,7 @@ from typing import Any
 from jobs.flags import fork_point
 from jobs.place import Place
 from jobs.summary import summary
-from pipelines.beginning import begin
+from pipelines.beginning import begin, check_settings
 from pipelines.config import RunConfig
 from pipelines.engines.of_run import end_engines
 from pipelines.errors import ConfigError
@@ -124,6 +124,7 @@ def run_one(place: Place, config: RunConfig, options: argparse.Namespace) -> Non
         raise ConfigError(
             f"there is no step {options.name!r}; `mart describe` lists them, besides begin and end"
         )
+    check_settings(lakehouse, config, run_id)
     lease.acquire(renew=False)
     try:
         with _runner(place, config, run_id, lease=lease, single_step=True) as runner:

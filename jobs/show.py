@@ -3,9 +3,12 @@
 import csv
 import json
 import math
+import os
 import re
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import IO, Any
 
 from py4j.protocol import Py4JJavaError
@@ -59,6 +62,26 @@ def show_frame(frame: DataFrame, format: str, out: IO[str]) -> None:
     Raises:
         DataError: `json` is to have two columns, or two fields of a struct, of one name.
     """
+    with _in_utc():
+        _show(frame, format, out)
+
+
+@contextmanager
+def _in_utc() -> Iterator[None]:
+    """Has pyspark give timestamps in UTC, as all tables have them: it makes them in the time zone of its own process."""
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = "UTC"
+    time.tzset()
+    try:
+        yield
+    finally:
+        del os.environ["TZ"]
+        if before is not None:
+            os.environ["TZ"] = before
+        time.tzset()
+
+
+def _show(frame: DataFrame, format: str, out: IO[str]) -> None:
     if format == "json":
         _require_names_of_their_own(frame.schema, "columns")
         for row in frame.toLocalIterator():
@@ -156,7 +179,8 @@ def show_status(lakehouse: Lakehouse, run_id: str | None) -> None:
             FROM {lakehouse.name("steps")} GROUP BY run_id
         ) USING (run_id) ORDER BY r.run_id
     """
-    found = lakehouse.spark.sql(query).collect()
+    with _in_utc():
+        found = lakehouse.spark.sql(query).collect()
     known = [row["run_id"] for row in found]
     if run_id is not None and run_id not in known:
         raise no_such_run(run_id, known)

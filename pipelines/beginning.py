@@ -44,7 +44,7 @@ def begin(
 
     Raises:
         ConfigError: the id is blank or can't be shown, or a gate's suite is not right. Or the run was begun with other settings
-            that affect results, or other suites; names them. Or the round to fork from is not there, or not whole, or was
+            that affect results, other suites, or no fork or another one; names them. Or the round to fork from is not there, or not whole, or was
             made with settings that a fork can't change.
     """
     if not run_id.strip() or not run_id.isprintable():
@@ -75,15 +75,38 @@ def begin(
             once=digest(["begin", run_id]),
         )
         row = _run(lakehouse, run_id)  # of another driver, where that was first
-    if row is not None and row["config_digest"] != config.digest:
-        changed = _differences(json.loads(row["config"]), config.effective)
-        raise ConfigError(
-            f"run {run_id} was begun with other settings: {'; '.join(changed)}. Give this one another --run-id, or fork that "
-            f"one: `{fork_command(run_id)}`, with the same --config and --set"
-        )
     if row is not None:
+        _check_same(row, config)
+        if fork and (row["parent_run_id"], row["parent_round"]) != fork:
+            whence = (
+                f"from {row['parent_run_id']}@{row['parent_round']}"
+                if row["parent_run_id"]
+                else "from nothing"
+            )
+            raise ConfigError(
+                f"run {run_id} is there and was forked {whence}, not from {fork[0]}@{fork[1]}: give the fork another --run-id"
+            )
         check_suites(run_id, row["gate_suites"], suites)
     return new
+
+
+def check_settings(lakehouse: Lakehouse, config: RunConfig, run_id: str) -> None:
+    """Refuse a step of a run under other settings than it was begun with: a scheduler's task reads the configuration anew.
+
+    Raises:
+        ConfigError: they affect results and differ; names them.
+    """
+    if (row := _run(lakehouse, run_id)) is not None:
+        _check_same(row, config)
+
+
+def _check_same(row: Row, config: RunConfig) -> None:
+    if row["config_digest"] != config.digest:
+        changed = _differences(json.loads(row["config"]), config.effective)
+        raise ConfigError(
+            f"run {row['run_id']} was begun with other settings: {'; '.join(changed)}. Give this one another --run-id, or fork "
+            f"that one: `{fork_command(row['run_id'])}`, with the same --config and --set"
+        )
 
 
 def _run(lakehouse: Lakehouse, run_id: str) -> Row | None:

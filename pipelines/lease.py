@@ -11,8 +11,10 @@ from pathlib import Path
 from pyspark.sql import Row
 from pyspark.sql import functions as F
 
+from pipelines.engines.processes import boot_id
 from pipelines.errors import ConfigError, RunHeld
 from pipelines.lakehouse import Lakehouse, quote, retry_conflicts
+from schemas.digests import digest
 
 log = logging.getLogger(__name__)
 
@@ -27,17 +29,28 @@ def _start_ticks(pid: int) -> str:
         return ""
 
 
+def _numbering() -> str:
+    """What tells the numbers of this boot's and container's processes from others, which may be on a host of the same name."""
+    try:
+        container = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        container = ""
+    return digest([boot_id(), container])[:8]
+
+
 def process_holder() -> str:
     """A name for this process that no other process, on any host, ever has."""
     pid = os.getpid()
-    return f"process:{socket.gethostname()}:{pid}:{_start_ticks(pid)}:{uuid.uuid4().hex[:8]}"
+    return f"process:{socket.gethostname()}:{pid}:{_start_ticks(pid)}:{_numbering()}-{uuid.uuid4().hex[:8]}"
 
 
 def is_dead(holder: str) -> bool:
-    """Whether a holder is a process of this very host that has ended; of others nothing can be said."""
+    """Whether a holder is a process of this very host and container that has ended; of others nothing can be said."""
     kind, _, rest = holder.partition(":")
     parts = rest.split(":")
     if kind != "process" or len(parts) != 4 or parts[0] != socket.gethostname() or not parts[1].isdigit():
+        return False
+    if parts[3].partition("-")[0] != _numbering():
         return False
     return _start_ticks(int(parts[1])) != parts[2]
 

@@ -67,9 +67,10 @@ def prepared() -> Prepared | None:
     """What was prepared; None where nothing was, or a jar has gone since."""
     try:
         notes = json.loads(_notes().read_text(encoding="utf-8"))
+        # Of another user's jars, this one may not even see whether they are there.
+        if not notes["jars"] or not all(Path(jar).is_file() for jar in notes["jars"]):
+            return None
     except (OSError, ValueError):
-        return None
-    if not notes["jars"] or not all(Path(jar).is_file() for jar in notes["jars"]):
         return None
     # Java looks at the beginning of an archive only: what was cut off would end the JVM.
     archive = archive_file()

@@ -167,21 +167,24 @@ def _from_gguf(file: Path) -> Path:
     return target
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(source: str) -> Path:
+    """A hub's model; `NAME@REVISION` is of one commit, tag or branch, where a bare name is of whatever is newest."""
     from huggingface_hub import snapshot_download
 
+    name, _, revision = source.partition("@")
     try:
         return Path(
             snapshot_download(
                 name,
+                revision=revision or None,
                 allow_patterns=["*.json", "*.safetensors", "*.model", "*.jinja", "*.txt"],
                 ignore_patterns=["consolidated*"],  # Mistral's own format, the same weights once more
             )
         )
     except Exception as error:  # the hub's client has a dozen error types, all of which mean: not to be had
         raise ConfigError(
-            f"model {name!r} is no directory here and could not be had from the hub ({type(error).__name__}): "
-            "give a directory, wheel:NAME or a hub name that this machine can reach"
+            f"model {source!r} is no directory here and could not be had from the hub ({type(error).__name__}): "
+            "give a directory, wheel:NAME or a hub name (NAME@REVISION pins it) that this machine can reach"
         ) from error
 
 

@@ -52,7 +52,7 @@ from pipelines.training_jobs import (
     checkpoint_row,
     mark_fitting,
     number_examples,
-    prove_checkpoint,
+    prove_registered,
     recipe_of,
     settings_for,
     train,
@@ -643,7 +643,7 @@ class Runner:
         counts.values |= {"rows": recipe["training_rows"], "role": step.role, "checkpoint_id": checkpoint_id}
         known = self._checkpoint_row(checkpoint_id)
         if known is not None:
-            prove_checkpoint(self.artifacts.root / known["path"])
+            prove_registered(self.artifacts, known)
             counts.values["reused"] = True
             return self._written("checkpoints", {"checkpoint_id": checkpoint_id})
         source = base_source(self.config, step.role)

@@ -427,6 +427,34 @@ def prove_checkpoint(folder: Path) -> CheckpointManifest:
     return manifest
 
 
+def prove_registered(artifacts: Artifacts, row: Mapping[str, Any]) -> CheckpointManifest:
+    """The manifest of a checkpoint whose files are what it says, and what the table says.
+
+    Args:
+        artifacts: where it is.
+        row: its row in `checkpoints`.
+
+    Raises:
+        IntegrityError: a file is missing or differs, or the manifest is another than was registered; says which.
+    """
+    manifest = prove_checkpoint(artifacts.root / row["path"])
+    said = {
+        "weights_sha256": manifest.weights_sha256,
+        "files_sha256": manifest.files_sha256,
+        "training_root": manifest.snapshot_root,
+        "checkpoint_id": manifest.checkpoint_id,
+    }
+    if row.get("files_sha256") is None:  # registered before the column was there
+        del said["files_sha256"]
+    if wrong := [
+        f"its table says {name} {row[name]}, its manifest says {value}"
+        for name, value in said.items()
+        if row[name] != value
+    ]:
+        raise IntegrityError("; ".join(wrong))
+    return manifest
+
+
 def checkpoint_row(
     artifacts: Artifacts, order: Order, manifest: CheckpointManifest, version: int, base: str
 ) -> dict[str, Any]:

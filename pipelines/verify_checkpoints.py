@@ -15,7 +15,7 @@ from pipelines.artifacts import Artifacts
 from pipelines.errors import IntegrityError
 from pipelines.lakehouse import Lakehouse
 from pipelines.origins import origins_of, tables_of
-from pipelines.training_jobs import REWARD_ROLES, prove_checkpoint
+from pipelines.training_jobs import REWARD_ROLES, prove_registered
 from schemas.digests import digest, json_object, root_digest
 from schemas.manifests import SNAPSHOT_FILE, SnapshotManifest, reward_example_sha256, sft_example_sha256
 from schemas.tables import BY_NAME
@@ -47,7 +47,7 @@ def wrong_checkpoints(
 def _recipe(text: str) -> Mapping[str, Any] | None:
     """A checkpoint's recipe; None where that is not what the text is."""
     recipe = json_object(text)
-    return recipe if recipe and {"role", "training_root"} <= recipe.keys() else None
+    return recipe if recipe and {"role", "training_root", "settings"} <= recipe.keys() else None
 
 
 def _checkpoint(artifacts: Artifacts, row: Row, recipe: Mapping[str, Any]) -> Iterator[str]:
@@ -57,21 +57,13 @@ def _checkpoint(artifacts: Artifacts, row: Row, recipe: Mapping[str, Any]) -> It
         yield "its recipe does not give its id"
     yield from wrong_snapshot(artifacts.snapshot(checkpoint_id), recipe)
     try:
-        manifest = prove_checkpoint(artifacts.root / row["path"])
+        manifest = prove_registered(artifacts, row.asDict())
     except IntegrityError as error:
         yield str(error)
         return
-    said = {
-        "weights_sha256": manifest.weights_sha256,
-        "files_sha256": manifest.files_sha256,
-        "training_root": manifest.snapshot_root,
-        "checkpoint_id": manifest.checkpoint_id,
-    }
-    if row["files_sha256"] is None:  # registered before the column was there
-        del said["files_sha256"]
-    for name, value in said.items():
-        if row[name] != value:
-            yield f"its table says {name} {row[name]}, its manifest says {value}"
+    for name, value in recipe["settings"].items():
+        if (used := manifest.settings.get(name)) != value:
+            yield f"its recipe says settings.{name} {value}, its manifest says {used}"
 
 
 def wrong_snapshot(folder: Path, recipe: Mapping[str, Any]) -> Iterator[str]:

@@ -24,6 +24,7 @@ from schemas.digests import digest, file_sha256, tensors_sha256
 
 SNAPSHOT_FILE = "snapshot.json"
 CHECKPOINT_FILE = "checkpoint.json"
+CARD_FILE = "README.md"  # a checkpoint in words
 MERGED_FILE = "merged.json"
 FORMAT_VERSION: Literal[1] = 1
 
@@ -291,8 +292,12 @@ class CheckpointManifest(_Strict):
 
     @property
     def files_sha256(self) -> str:
-        """Digest of the files listed, by which a table can tell that the list is still the one that was registered."""
-        return digest(sorted([entry.name, entry.bytes, entry.sha256] for entry in self.files))
+        """Digest of the files listed, by which a table can tell that the list is still the one that was registered.
+
+        The card is left out, which says how long it took: two drivers may train a warm start that they share at a time.
+        """
+        listed = [[entry.name, entry.bytes, entry.sha256] for entry in self.files if entry.name != CARD_FILE]
+        return digest(sorted(listed))
 
     def differences(self, directory: Path) -> list[str]:
         """In what the files of a checkpoint's directory are not what this manifest says; empty where all proves."""

@@ -11,7 +11,7 @@ _ROLES = {
 
 
 def model_card(manifest: CheckpointManifest) -> str:
-    """The text of `README.md` for a checkpoint, in Markdown."""
+    """The text of a checkpoint's `README.md`, in Markdown."""
     settings = manifest.settings
     form = "A LoRA adapter" if settings.get("method") == "lora" else "A whole model"
     parent = manifest.parent_checkpoint_id or "none: training started from the base"

@@ -1,5 +1,6 @@
 """A checkpoint's directory: written whole with `checkpoint.json` last, and proved before it is used."""
 
+import errno
 import json
 import logging
 import os
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 from schemas.digests import tensors_sha256
 from schemas.manifests import (
+    CARD_FILE,
     CHECKPOINT_FILE,
     CheckpointManifest,
     FileEntry,
@@ -29,6 +31,9 @@ log = logging.getLogger(__name__)
 _TOKENIZER_FILES = (
     "tokenizer*", "*token*.json", "vocab.*", "merges.txt", "chat_template*", "generation_config.json", "*.model",
 )  # fmt: skip
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:
@@ -84,7 +89,7 @@ def publish(
         metrics={**fit.metrics(), **metrics},
         resumed=fit.resumed,
     )
-    (built / "README.md").write_text(model_card(manifest))
+    (built / CARD_FILE).write_text(model_card(manifest))
     files = tuple(FileEntry.of(path) for path in sorted(built.iterdir()))
     manifest = manifest.model_copy(update={"files": files})
     output.mkdir(parents=True, exist_ok=True)
@@ -101,9 +106,11 @@ def _put_last(path: Path, text: str) -> None:
         part.write_text(text)
         os.replace(part, path)
     except OSError as error:
+        part.unlink(missing_ok=True)
+        if error.errno in _NO_ROOM:
+            raise
         log.info("%s can't be renamed into place (%s), writing it there", path.name, error)
         path.write_text(text)
-        part.unlink(missing_ok=True)
 
 
 def read_manifest(directory: Path) -> CheckpointManifest:

@@ -96,17 +96,17 @@ def finished(job: TrainingJob) -> CheckpointManifest | None:
 
 
 def prove_sources(job: TrainingJob) -> None:
-    """Compare the base and the parent with the digests that the job names.
+    """Compare the base and the parent with the digests that the job names, and the parent's other files with its manifest.
 
     Raises:
-        ProofError: weights differ, or the parent was made from another base.
+        ProofError: weights or files differ, or the parent was made from another base.
     """
     prove_weights(Path(job.base.path), job.base.digest, "base")
     if job.parent is None:
         return
     path = Path(job.parent.path)
     prove_weights(path, job.parent.digest, f"parent {job.parent.checkpoint_id}")
-    parent = read_manifest(path)
+    parent = prove_checkpoint(path)
     for name, found, wanted in (
         ("checkpoint id", parent.checkpoint_id, job.parent.checkpoint_id),
         ("base", parent.base_digest, job.base.digest),
@@ -136,7 +136,7 @@ def run(job: TrainingJob, train: Train) -> CheckpointManifest:
             log.info("checkpoint %s is in %s and proves right; nothing to do", job.checkpoint_id, output)
             if rank() == 0 and scratch.exists():  # of a trainer that was killed before it had logged it
                 track(job, there, ())
-            shutil.rmtree(scratch, ignore_errors=True)
+                shutil.rmtree(scratch, ignore_errors=True)
             return there
         rows = load_snapshot(Path(job.snapshot.path), job.snapshot.root, job.snapshot.rows)
         prove_sources(job)

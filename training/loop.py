@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -26,7 +27,7 @@ from transformers import (
 from schemas.manifests import LoopSettings
 from training.errors import DivergedError, JobError
 from training.runtime import barrier, computing_dtype, rank, shared, world_size
-from training.states import StateKeeper, newest_state
+from training.states import STATE_WEIGHTS, StateKeeper, newest_state
 
 log = logging.getLogger(__name__)
 
@@ -204,6 +205,25 @@ class _Trainer(Trainer):
 
     loss_is_scaled_for_ga = True
     objective: Objective
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        """A state's weights: an adapter as peft has it, a whole model as it is in memory.
+
+        What `save_pretrained` writes has the names and shapes of the base's file, which for some models are others than those of
+        the parameters; a state is read back without that translation, and what has no name there would stay the base's.
+        """
+        if hasattr(self.model, "peft_config"):
+            super()._save(output_dir, state_dict)
+            return
+        folder = Path(str(output_dir))
+        folder.mkdir(parents=True, exist_ok=True)
+        save_model(self.model, str(folder / STATE_WEIGHTS))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if hasattr(self.model, "peft_config"):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            return
+        load_model(model or self.model, Path(resume_from_checkpoint) / STATE_WEIGHTS, strict=True)
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device

@@ -13,7 +13,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from schemas.manifests import MERGED_FILE, CheckpointManifest, weights_sha256
+from schemas.manifests import CARD_FILE, MERGED_FILE, CheckpointManifest, weights_sha256
 from training.cards import model_card
 from training.causal import forget_generation
 from training.checkpoints import copy_tokenizer, prove_checkpoint, prove_weights
@@ -48,14 +48,17 @@ def merge(checkpoint: Path, base: Path, output: Path) -> CheckpointManifest:
             base, dtype="auto", trust_remote_code=False, local_files_only=True, use_safetensors=True
         )
         forget_generation(model)
-        dtype = model.dtype
+        # Some models keep single weights, such as a router's, in float32 where the others are not.
+        dtypes = {name: tensor.dtype for name, tensor in model.state_dict().items()}
         merged: Any = PeftModel.from_pretrained(model.to(torch.float32), str(checkpoint)).merge_and_unload()
-        merged.to(dtype).save_pretrained(output)
+        for name, tensor in merged.state_dict(keep_vars=True).items():
+            tensor.data = tensor.data.to(dtypes[name])
+        merged.save_pretrained(output)
         copy_tokenizer(base, output)
     else:
         for entry in manifest.files:
             shutil.copyfile(checkpoint / entry.name, output / entry.name)
-    (output / "README.md").write_text(model_card(manifest))
+    (output / CARD_FILE).write_text(model_card(manifest))
     done = {"checkpoint_id": manifest.checkpoint_id, "weights_sha256": weights_sha256(output)}
     (output / MERGED_FILE).write_text(json.dumps(done, indent=1) + "\n")
     log.info("merged checkpoint %s into %s", manifest.checkpoint_id, output)

@@ -132,7 +132,7 @@ def load_model(job: TrainingJob, settings: SftSettings) -> nn.Module:
     """The model to train: an adapter on its frozen base, new or the parent's, or all weights of parent or base.
 
     Raises:
-        JobError: a target module is in no layer, or the parent's adapter has another form than the settings ask for.
+        JobError: a target module is in no layer or is tied to another, or the parent's adapter has another form than the settings ask for.
     """
     lora = settings.method == "lora"
     source = job.base.path if lora or job.parent is None else job.parent.path
@@ -153,6 +153,7 @@ def load_model(job: TrainingJob, settings: SftSettings) -> nn.Module:
     linear = {name.rpartition(".")[2] for name, part in model.named_modules() if isinstance(part, nn.Linear)}
     if absent := sorted(set(settings.target_modules) - linear):
         raise JobError(f"target_modules {absent} name no linear layer of {source}; it has {sorted(linear)}")
+    _refuse_tied_head(model, settings, source)
     if job.parent is not None:
         adapted = PeftModel.from_pretrained(model, job.parent.path, is_trainable=True)
         adapted.peft_config[
@@ -168,6 +169,19 @@ def load_model(job: TrainingJob, settings: SftSettings) -> nn.Module:
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)
+
+
+def _refuse_tied_head(model: Any, settings: SftSettings, source: str) -> None:
+    """An adapter on an output layer that shares its weights with the embeddings would change both where it is merged."""
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is None or head.weight is not embeddings.weight:
+        return
+    names = {name.rpartition(".")[2] for name, part in model.named_modules() if part is head}
+    if targeted := sorted(names & set(settings.target_modules)):
+        raise JobError(
+            f"target_modules name {targeted[0]}, which shares its weights with the embeddings of {source}: merged, an adapter "
+            "there would change both; leave it out"
+        )
 
 
 def _same_form(model: PeftModel, settings: SftSettings) -> None:

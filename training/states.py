@@ -18,7 +18,9 @@ from training.runtime import barrier, rank, world_size
 
 log = logging.getLogger(__name__)
 
+STATE_WEIGHTS = "model-state.safetensors"  # of a model that learns whole
 _MARKER = "complete.json"
+_FORMAT = 2  # of a state; one of another is not whole
 _KEPT = 2
 
 
@@ -36,7 +38,7 @@ def write_json(path: Path, value: Any) -> None:
 def newest_state(directory: Path, identity: str) -> tuple[Path, dict[str, Any]] | None:
     """The newest whole state of this very job, and its marker; all others are deleted.
 
-    A state is whole when its marker is there and every file that the marker lists has its size. It is of the job
+    A state is whole when its marker is there, of this format, and every file that it lists has its size. It is of the job
     when its identity and number of processes are the job's.
     """
     best: tuple[Path, dict[str, Any]] | None = None
@@ -73,7 +75,7 @@ def _whole(path: Path) -> dict[str, Any] | None:
         sizes = {name: (path / name).stat().st_size for name in marker["files"]}
     except (OSError, ValueError, KeyError):
         return None
-    return marker if sizes == marker["files"] else None
+    return marker if sizes == marker["files"] and marker.get("format") == _FORMAT else None
 
 
 class StateKeeper(TrainerCallback):
@@ -106,6 +108,7 @@ class StateKeeper(TrainerCallback):
         current = root / f"checkpoint-{state.global_step}"
         files = {file.name: file.stat().st_size for file in current.iterdir() if file.name != _MARKER}
         marker = {
+            "format": _FORMAT,
             "identity": self.identity,
             "processes": world_size(),
             "resumed": self.resumed,

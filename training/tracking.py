@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
-from schemas.manifests import CHECKPOINT_FILE, CheckpointManifest, TrainingJob
+from schemas.manifests import CARD_FILE, CHECKPOINT_FILE, CheckpointManifest, TrainingJob
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -108,7 +108,7 @@ def _log(
     client.log_batch(run, params=params)
     for start in range(0, len(metrics), _BATCH):
         client.log_batch(run, metrics=metrics[start : start + _BATCH])
-    _copy(client, uri, made, [Path(job.output) / file for file in (CHECKPOINT_FILE, "README.md")])
+    _copy(client, uri, made, [Path(job.output) / file for file in (CHECKPOINT_FILE, CARD_FILE)])
     # The weights stay where they are: what MLflow holds is a model that names their place and digest.
     model = client.create_logged_model(
         number, name=name, source_run_id=run, tags={**tags, MLFLOW_MODEL_IS_EXTERNAL: "true"}, model_type=manifest.kind

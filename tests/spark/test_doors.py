@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -135,6 +136,11 @@ def test_a_schedule_is_told_that_its_run_has_ended_all_rounds(folder: Path, spar
         (["nonsense", "monday"], "there is no step 'nonsense'"),
         (["attack", "monday", "--round", "last"], "--round takes a number or next"),
         (["begin", "monday", "--fork", "nightly"], "--fork takes RUN@ROUND"),
+        (
+            ["begin", "monday", "--fork", "weekly@1"],
+            "nightly is there and was forked from nothing, not from weekly@1",
+        ),
+        (["attack", "monday", "--set", "seed=9"], "nightly was begun with other settings: seed was 0, is 9"),
     ],
 )
 def test_a_wrong_word_is_named(step: Door, words: list[str], told: str) -> None:
@@ -186,6 +192,19 @@ def test_a_check_that_did_not_fail_can_not_be_overridden(door: Door) -> None:
 def test_a_checkpoint_that_is_not_there_can_not_be_exported(door: Door, tmp_path: Path) -> None:
     code, said = door("export", "abc", "--merged", str(tmp_path / "model"))
     assert code == 2 and "0 checkpoints begin with 'abc'" in said and not (tmp_path / "model").exists()
+
+
+def test_timestamps_are_shown_in_utc_wherever_the_driver_is(
+    lakehouse: Lakehouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = io.StringIO()
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "America/New_York")
+        time.tzset()
+        show_query(lakehouse.spark, "SELECT TIMESTAMP '2026-01-01 12:00:00' AS t", "csv", out)
+        assert time.tzname[0] == "EST"
+    time.tzset()
+    assert "2026-01-01 12:00:00" in out.getvalue()
 
 
 @pytest.mark.parametrize("run_id", ["nightly", 'Bob\'s "run"'])

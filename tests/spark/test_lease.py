@@ -100,8 +100,11 @@ def test_a_process_number_used_again_is_not_the_holder() -> None:
     assert is_dead(f"{kind}:{host}:{pid}:{int(ticks) - 1}:{nonce}") and not is_dead(process_holder())
 
 
-def test_nothing_is_said_of_processes_on_other_hosts() -> None:
-    assert not is_dead("process:elsewhere:1:1:abc")
+def test_nothing_is_said_of_processes_on_other_hosts_or_in_other_containers() -> None:
+    kind, host, pid, _, nonce = process_holder().split(":")
+    numbering, nonce = nonce.split("-")
+    assert not is_dead(f"{kind}:elsewhere:{pid}:1:{numbering}-{nonce}")
+    assert not is_dead(f"{kind}:{host}:{pid}:1:another-{nonce}")
 
 
 def test_a_run_that_is_not_there_is_named(run: Lakehouse) -> None:

@@ -72,3 +72,17 @@ def test_a_directory_that_is_no_model_is_told(tmp_path: Path, files: list[str], 
         (tmp_path / name).write_text('{"weight_map": {"a": "model-1.safetensors"}}')
     with pytest.raises(ConfigError, match=told):
         local_model(str(tmp_path))
+
+
+def test_a_hub_name_may_be_pinned_to_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def fetched(name: str, *, revision: str | None, **_: object) -> str:
+        asked.append((name, revision))
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetched)
+    tiny.llama(tmp_path)
+    local_model("org/model@abc123")
+    local_model("org/model")
+    assert asked == [("org/model", "abc123"), ("org/model", None)]

@@ -12,6 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
 
+from pipelines.artifacts import Artifacts
+from pipelines.errors import IntegrityError
+from pipelines.training_jobs import prove_registered
 from pipelines.verify_checkpoints import wrong_rows, wrong_snapshot
 from schemas.digests import root_digest
 from schemas.manifests import (
@@ -84,6 +87,28 @@ def test_a_file_that_a_checkpoints_manifest_does_not_list_is_named(checkpoint: P
     (checkpoint / name).parent.mkdir(exist_ok=True)
     (checkpoint / name).write_text("{}")
     assert _differences(checkpoint) == [f"{checkpoint} holds {name}, which checkpoint.json does not list"]
+
+
+@pytest.mark.parametrize("name", ["weights_sha256", "files_sha256"])
+def test_a_checkpoint_whose_manifest_is_another_than_was_registered_is_told(
+    checkpoint: Path, name: str
+) -> None:
+    manifest = CheckpointManifest.model_validate_json((checkpoint / CHECKPOINT_FILE).read_text())
+    row = {
+        "path": checkpoint.name,
+        "checkpoint_id": "c",
+        "training_root": "0" * 64,
+        "weights_sha256": manifest.weights_sha256,
+        "files_sha256": manifest.files_sha256,
+    }
+    artifacts = Artifacts(checkpoint.parent)
+    assert (
+        prove_registered(artifacts, row)
+        == prove_registered(artifacts, row | {"files_sha256": None})
+        == manifest
+    )
+    with pytest.raises(IntegrityError, match=f"its table says {name} another"):
+        prove_registered(artifacts, row | {name: "another"})
 
 
 _RECIPE = {"role": "target", "training_root": root_digest(_row(n)["example_sha256"] for n in range(3))}

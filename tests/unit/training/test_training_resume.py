@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import tempfile
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 from transformers import Trainer
 
-from training import lengths, sft, states
+from schemas.manifests import ModelRef, weights_sha256
+from training import lengths, reward, sft, states
 from training.checkpoints import prove_checkpoint
 from training.command import main, run
 from training.errors import BusyError
@@ -91,6 +94,53 @@ def test_killed_in_the_middle_of_an_epoch_a_job_resumes_on_the_same_rows(
     assert resumed.weights_sha256 == undisturbed.weights_sha256
 
 
+def _of_older_names(bert: Path, folder: Path) -> Path:
+    """The same model with its norms' weights under names that transformers reads as others, as many files on hubs have them."""
+    shutil.copytree(bert, folder)
+    names = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    tensors = {}
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        end = next((end for end in names if name.endswith(end)), "")
+        tensors[name.removesuffix(end) + names.get(end, "")] = tensor
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("trains", ["all weights", "a reward model"])
+def test_a_model_that_learns_whole_resumes_with_all_its_weights(
+    sft_job: Any, reward_job: Any, bert: Path, tmp_path: Path, monkeypatch: Any, trains: str
+) -> None:
+    if trains == "all weights":
+        make: Any = partial(sft_job, method="full", learning_rate=0.01)
+        train: Any = sft.train
+    else:
+        older = _of_older_names(bert, tmp_path / "older")
+        base = ModelRef(path=str(older), digest=weights_sha256(older))
+
+        def make(name: str) -> Any:
+            return reward_job(name).model_copy(update={"base": base})
+
+        train = reward.train
+    undisturbed = run(make("undisturbed"), train)
+    job = make("killed")
+
+    class Killed(BaseException):
+        pass
+
+    original = states.StateKeeper.on_save
+
+    def dying(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        original(self, args, state, control, **kwargs)
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(states.StateKeeper, "on_save", dying)
+        run(job, train)
+    resumed = run(job, train)
+    assert resumed.resumed == 1
+    assert resumed.weights_sha256 == undisturbed.weights_sha256
+
+
 def _reading(way: str, manifest: Path) -> int:
     """The command in a process that reads a batch as a tree, as one padded pass, or every row alone."""
     if way != "tree":
@@ -128,6 +178,7 @@ def _state(directory: Path, step: int, identity: str = "job", **marker: Any) -> 
     path.mkdir(parents=True)
     (path / "optimizer.pt").write_bytes(b"1234")
     values = {
+        "format": 2,
         "identity": identity,
         "processes": 1,
         "resumed": 0,
@@ -155,8 +206,8 @@ def test_a_state_that_is_not_whole_falls_back_to_the_one_before(tmp_path: Path, 
     assert not bad.exists()
 
 
-@pytest.mark.parametrize("other", [{"identity": "another"}, {"processes": 2}])
-def test_a_state_of_another_job_or_number_of_processes_is_not_used(
+@pytest.mark.parametrize("other", [{"identity": "another"}, {"processes": 2}, {"format": 1}])
+def test_a_state_of_another_job_number_of_processes_or_format_is_not_used(
     tmp_path: Path, other: dict[str, Any]
 ) -> None:
     _state(tmp_path, 3, **other)

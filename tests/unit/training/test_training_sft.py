@@ -90,6 +90,21 @@ def test_a_set_of_a_single_step_is_learned(sft_job: Any) -> None:
     assert any(tensor.abs().max() > 0 for tensor in grown)  # they begin as zeros
 
 
+def test_a_parent_whose_settings_were_edited_is_refused(sft_job: Any) -> None:
+    first = sft_job("first", epochs=1)
+    parent = run(first, sft.train)
+    path = Path(first.output) / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"use_rslora": True}))
+    ref = {"path": first.output, "checkpoint_id": "c1", "digest": parent.weights_sha256}
+    with pytest.raises(ProofError, match=r"adapter_config\.json"):
+        run(sft_job("second", epochs=1, parent=ref), sft.train)
+
+
+def test_an_adapter_on_a_head_that_shares_the_embeddings_is_refused(sft_job: Any) -> None:
+    with pytest.raises(JobError, match="target_modules name lm_head, which shares its weights"):
+        run(sft_job(target_modules=["q_proj", "lm_head"]), sft.train)
+
+
 def test_a_parent_of_another_rank_is_refused(sft_job: Any) -> None:
     first = sft_job("first", epochs=1)
     parent = run(first, sft.train)
