@@ -217,13 +217,17 @@ class _Trainer(Trainer):
             return
         folder = Path(str(output_dir))
         folder.mkdir(parents=True, exist_ok=True)
-        save_model(self.model, str(folder / STATE_WEIGHTS))
+        save_model(self._whole(), str(folder / STATE_WEIGHTS))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if hasattr(self.model, "peft_config"):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
             return
-        load_model(model or self.model, Path(resume_from_checkpoint) / STATE_WEIGHTS, strict=True)
+        load_model(self._whole(), Path(resume_from_checkpoint) / STATE_WEIGHTS, strict=True)
+
+    def _whole(self) -> nn.Module:
+        assert self.model is not None
+        return self.model
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
