@@ -6,6 +6,8 @@ import shutil
 import signal
 import socket
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -71,23 +73,34 @@ def test_killed_between_and_in_saves_a_job_ends_with_the_weights_of_an_undisturb
     assert there.metrics["train_loss_start"] == undisturbed.metrics["train_loss_start"]
 
 
-def test_killed_in_the_middle_of_an_epoch_a_job_resumes_on_the_same_rows(
-    sft_job: Any, monkeypatch: Any
-) -> None:
-    undisturbed = run(sft_job("undisturbed", save_every_steps=3), sft.train)
-    job = sft_job("killed", save_every_steps=3)
+class Killed(BaseException):
+    """What ends a training in this process as a kill would, with nothing done after it."""
 
-    class Killed(BaseException):
-        pass
 
+@pytest.fixture
+def killed_at_the_first_save(monkeypatch: Any) -> Callable[[], AbstractContextManager[None]]:
+    """Makes the time in which a training is killed once its first state is whole."""
     original = states.StateKeeper.on_save
 
     def dying(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         original(self, args, state, control, **kwargs)
         raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(states.StateKeeper, "on_save", dying)
+    @contextmanager
+    def killing() -> Iterator[None]:
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(states.StateKeeper, "on_save", dying)
+            yield
+
+    return killing
+
+
+def test_killed_in_the_middle_of_an_epoch_a_job_resumes_on_the_same_rows(
+    sft_job: Any, killed_at_the_first_save: Any
+) -> None:
+    undisturbed = run(sft_job("undisturbed", save_every_steps=3), sft.train)
+    job = sft_job("killed", save_every_steps=3)
+    with killed_at_the_first_save():
         run(job, sft.train)
     resumed = run(job, sft.train)
     assert resumed.resumed == 1
@@ -108,7 +121,7 @@ def _of_older_names(bert: Path, folder: Path) -> Path:
 
 @pytest.mark.parametrize("trains", ["all weights", "a reward model"])
 def test_a_model_that_learns_whole_resumes_with_all_its_weights(
-    sft_job: Any, reward_job: Any, bert: Path, tmp_path: Path, monkeypatch: Any, trains: str
+    sft_job: Any, reward_job: Any, bert: Path, tmp_path: Path, killed_at_the_first_save: Any, trains: str
 ) -> None:
     if trains == "all weights":
         make: Any = partial(sft_job, method="full", learning_rate=0.01)
@@ -123,18 +136,7 @@ def test_a_model_that_learns_whole_resumes_with_all_its_weights(
         train = reward.train
     undisturbed = run(make("undisturbed"), train)
     job = make("killed")
-
-    class Killed(BaseException):
-        pass
-
-    original = states.StateKeeper.on_save
-
-    def dying(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        original(self, args, state, control, **kwargs)
-        raise Killed
-
-    with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(states.StateKeeper, "on_save", dying)
+    with killed_at_the_first_save():
         run(job, train)
     resumed = run(job, train)
     assert resumed.resumed == 1
