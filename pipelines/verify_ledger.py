@@ -19,6 +19,11 @@ _ROWS_STAY = frozenset({
     "CREATE TABLE", "SET TBLPROPERTIES", "UNSET TBLPROPERTIES", "ADD COLUMNS", "CHANGE COLUMN", "ADD CONSTRAINT",
     "DROP CONSTRAINT", "UPGRADE PROTOCOL", "OPTIMIZE", "VACUUM START", "VACUUM END",
 })  # fmt: skip
+# Those that take rows away, as far as is known: a platform has further ones of its own, which most likely don't.
+_TAKES_AWAY = frozenset({
+    "DELETE", "UPDATE", "MERGE", "WRITE", "RESTORE", "TRUNCATE", "REPLACE TABLE", "REPLACE TABLE AS SELECT",
+    "CREATE OR REPLACE TABLE", "CREATE OR REPLACE TABLE AS SELECT",
+})  # fmt: skip
 
 
 def rewritten(lakehouse: Lakehouse, scopes: Mapping[str, Column]) -> Iterator[str]:
@@ -67,7 +72,8 @@ def _rewritten_in(lakehouse: Lakehouse, table: str, scope: Column) -> Iterator[s
         try:
             before, after = rows(version - 1), rows(version)
         except (PySparkException, Py4JJavaError):
-            yield f"{what}: the rows before or after it can't be read any more, so that what it took away can't be told"
+            if commit["operation"] in _TAKES_AWAY:
+                yield f"{what}: the rows before or after it can't be read any more, so that what it took away can't be told"
             continue
         gone = keys(before - after - now - made)
         made |= after - before
