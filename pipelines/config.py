@@ -71,7 +71,7 @@ class DataConfig(Part):
     suite_limit: _Rows = Field(0, ge=0)
 
 
-_SECONDS = ("hang_seconds", "start_stall_seconds", "start_cap_seconds")
+_SECONDS = tuple(sorted(CLIENT_OPTIONS - {"in_flight"}))  # which EngineConfig has itself
 # What any engine of vLLM's is told: one may serve a judge or a reward model, whichever backend generates.
 _ANY_ENGINES_OPTIONS = (*_SECONDS, "fork", "server_env")
 _ENGINE_OPTIONS: Mapping[str, tuple[str, ...]] = {

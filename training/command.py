@@ -105,9 +105,9 @@ def prove_sources(job: TrainingJob) -> None:
     if job.parent is None:
         return
     path = Path(job.parent.path)
-    prove_weights(path, job.parent.digest, f"parent {job.parent.checkpoint_id}")
     parent = prove_checkpoint(path)
     for name, found, wanted in (
+        ("weights", parent.weights_sha256, job.parent.digest),
         ("checkpoint id", parent.checkpoint_id, job.parent.checkpoint_id),
         ("base", parent.base_digest, job.base.digest),
         ("kind", parent.kind, job.kind),
